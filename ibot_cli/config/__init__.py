@@ -1,0 +1,1 @@
+"""Configuration: schema, loading, presets. Pure Python: no torch, no typer."""

@@ -1,0 +1,1 @@
+"""Weights in: our own checkpoints and foreign layouts."""
