@@ -1,0 +1,179 @@
+"""The layers of a configuration: what each one says, and one state that they are applied to in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ibot_cli.config import presets
+from ibot_cli.config.checks import CHECKS
+from ibot_cli.config.document import read_document
+from ibot_cli.config.problems import Problem, closest, closest_setting
+from ibot_cli.config.settings import Setting, format_value, sections, settings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One value that a layer gives.
+
+    Args:
+        path: Dotted path, known or not.
+        raw: The value as it was said.
+        origin: The layer, for example `--set`.
+        place: The layer with its line, for messages.
+    """
+
+    path: str
+    raw: Any
+    origin: str
+    place: str
+
+
+@dataclass
+class State:
+    """The values so far and the problems found.
+
+    Args:
+        values: Dotted path -> value.
+        origin: Dotted path -> layer that set it.
+        place: Dotted path -> the same with its line, for messages.
+        doubtful: Settings that no cross-check may look at, because what was said about them was not understood.
+        complete: Whether every layer could be read.
+        problems: In the order they were found.
+    """
+
+    values: dict[str, Any] = field(default_factory=lambda: {path: leaf.default for path, leaf in settings().items()})
+    origin: dict[str, str] = field(default_factory=lambda: dict.fromkeys(settings(), "default"))
+    place: dict[str, str] = field(default_factory=lambda: dict.fromkeys(settings(), "default"))
+    doubtful: set[str] = field(default_factory=set)
+    complete: bool = True
+    problems: list[Problem] = field(default_factory=list)
+
+
+def preset_entries(name: str | None, state: State) -> list[Entry]:
+    """The values of the preset `name`; an unknown name is a problem of `state`."""
+    if name is None:
+        return []
+    if name not in presets.names():
+        state.problems.append(presets.unknown_name(name, "--preset"))
+        state.complete = False
+        return []
+    return mapping_entries(presets.load(name).tree, f"preset {name}", {}, state)
+
+
+def file_entries(file: Path | None, state: State) -> list[Entry]:
+    """The values in a YAML file; what cannot be read is a problem of `state`."""
+    if file is None:
+        return []
+    document = read_document(file)
+    state.problems += [Problem(what=f"file {file}", origin="--config", text=fault) for fault in document.faults]
+    state.complete = state.complete and not document.faults
+    return mapping_entries(document.tree, f"file {file}", document.lines, state)
+
+
+def set_entries(sets: Sequence[str], state: State) -> list[Entry]:
+    """The values of `--set` texts `a.b=value`."""
+    entries = []
+    for text in sets:
+        path, equals, value = (part.strip() for part in text.partition("="))
+        if equals and path:
+            entries.append(Entry(path, value, "--set", "--set"))
+            continue
+        guess = closest_setting(path) if path else None
+        example = f"{guess}=VALUE" if guess else "optim.lr=1e-3"
+        what = text or "an empty text"
+        state.problems.append(Problem(what=what, origin="--set", text=f"write PATH=VALUE, for example {example}"))
+        state.doubtful.update({guess} if guess else ())
+    return entries
+
+
+def mapping_entries(tree: Mapping[str, Any], origin: str, lines: Mapping[str, int], state: State) -> list[Entry]:
+    """The leaves of `tree`; an unknown section is one entry, so that it is told once and not per key."""
+
+    def walk(node: Mapping[str, Any], above: str) -> Iterator[Entry]:
+        for key, value in node.items():
+            path = f"{above}.{key}" if above else str(key)
+            if path in sections() and (value is None or isinstance(value, Mapping)):
+                yield from walk(value or {}, path)
+            else:
+                yield Entry(path, value, origin, f"{origin}, line {lines[path]}" if path in lines else origin)
+
+    entries = list(walk(tree, ""))
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.path in seen:
+            state.problems.append(Problem(what=entry.path, origin=entry.place, text="it is given twice"))
+        seen.add(entry.path)
+    return entries
+
+
+def apply(state: State, entries: Sequence[Entry]) -> None:
+    """Let a layer overwrite the values of `state`."""
+    for entry in entries:
+        setting = settings().get(entry.path)
+        if setting is None:
+            state.problems.append(_unknown(entry, state))
+            continue
+        try:
+            state.values[entry.path] = setting.read(entry.raw)
+            state.doubtful.discard(entry.path)
+        except ValueError as error:
+            state.problems.append(_invalid(entry, setting, str(error)))
+            state.doubtful.add(entry.path)
+        state.origin[entry.path], state.place[entry.path] = entry.origin, entry.place
+
+
+def _unknown(entry: Entry, state: State) -> Problem:
+    if entry.path in sections():
+        example = next(path for path in settings() if path.startswith(f"{entry.path}."))
+        text = f"it is a section, not a setting; write for example {example}"
+        return Problem(what=_said(entry), origin=entry.place, text=text)
+    if isinstance(entry.raw, Mapping):
+        guess = closest_setting(entry.path)
+        state.doubtful.update(settings())
+        known = ", ".join(sections())
+        text = f"there is no such section; the sections are {known}" + (f"; did you mean {guess}?" if guess else "")
+        return Problem(what=entry.path, origin=entry.place, text=text)
+    guess = closest_setting(entry.path)
+    if guess is None:
+        return Problem(what=_said(entry), origin=entry.place, text="there is no such setting")
+    state.doubtful.add(guess)
+    return Problem(what=_said(entry), origin=entry.place, text=f"there is no such setting; {_meant(guess, entry.raw)}")
+
+
+def _meant(guess: str, raw: Any) -> str:
+    setting = settings()[guess]
+    try:
+        setting.read(raw)
+    except ValueError:
+        return f"did you mean {guess}? It must be {setting.allowed}"
+    return f"did you mean {guess}?"
+
+
+def _invalid(entry: Entry, setting: Setting, detail: str) -> Problem:
+    text = f"must be {setting.allowed}" + (f"; {detail}" if detail else "")
+    if setting.choices and isinstance(entry.raw, str):
+        guess = closest(entry.raw, [str(choice) for choice in setting.choices])
+        text += f"; did you mean {guess}?" if guess else ""
+    return Problem(what=_said(entry), origin=entry.place, text=text)
+
+
+def _said(entry: Entry) -> str:
+    raw = entry.raw
+    if isinstance(raw, str) and (not raw or raw != raw.strip() or "\n" in raw):
+        raw = repr(raw)
+    text = "null" if raw is None else format_value(raw)
+    return f"{entry.path} = {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def cross_check(state: State) -> None:
+    """Add what settings violate together, unless a layer is missing and would only cause echoes."""
+    if not state.complete:
+        return
+    for check in CHECKS:
+        if state.doubtful.isdisjoint(check.reads):
+            for path, text in check.find(state.values):
+                what = f"{path} = {format_value(state.values[path])}"
+                state.problems.append(Problem(what=what, origin=state.place[path], text=text))

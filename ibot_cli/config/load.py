@@ -1,0 +1,121 @@
+"""From defaults, preset, choices, file and command line to one checked configuration.
+
+Later layers win: defaults < base < preset < chosen < `--config FILE` < `--set` < flags. Every problem of every layer is
+collected and reported at once, with its dotted path, its value, where it was said and what is allowed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ibot_cli.config.layers import (
+    Entry,
+    State,
+    apply,
+    cross_check,
+    file_entries,
+    mapping_entries,
+    preset_entries,
+    set_entries,
+)
+from ibot_cli.config.problems import report
+from ibot_cli.config.schema import Config
+from ibot_cli.config.settings import format_value, sections, settings
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and where each of its values was said.
+
+    Args:
+        config: The checked configuration.
+        origin: Dotted path -> `default`, `preset NAME`, `chosen: REASON`, `file PATH`, `--set`, or a flag.
+    """
+
+    config: Config
+    origin: Mapping[str, str]
+
+
+def resolve(
+    *,
+    preset: str | None,
+    file: Path | None,
+    sets: Sequence[str],
+    chosen: Mapping[str, tuple[Any, str]] | None = None,
+    base: Mapping[str, Any] | None = None,
+    base_origin: str = "saved run",
+    flags: Mapping[str, tuple[Any, str]] | None = None,
+) -> Resolved:
+    """The configuration that the layers give together.
+
+    Args:
+        preset: Name of a preset.
+        file: A YAML file, nested like the schema.
+        sets: Texts `a.b=value`.
+        chosen: Automatic choices: dotted path -> value and its reason.
+        base: Values, nested or dotted, in place of the defaults; a saved run's configuration.
+        base_origin: What the origin of a value of `base` is called.
+        flags: Values of command-line flags: dotted path -> value and the flag, for example `--device`.
+
+    Raises:
+        ConfigError: If anything is wrong; it lists every problem.
+    """
+    state = State()
+    apply(state, mapping_entries(base or {}, base_origin, {}, state))
+    apply(state, preset_entries(preset, state))
+    apply(state, [Entry(p, value, f"chosen: {why}", f"chosen: {why}") for p, (value, why) in (chosen or {}).items()])
+    apply(state, file_entries(file, state))
+    apply(state, set_entries(sets, state))
+    apply(state, [Entry(path, value, flag, flag) for path, (value, flag) in (flags or {}).items()])
+    cross_check(state)
+    if state.problems:
+        raise report(state.problems)
+    return Resolved(_build(state.values), state.origin)
+
+
+def from_mapping(mapping: Mapping[str, Any], origin: str) -> Config:
+    """The configuration in `mapping`, nested or dotted; what it leaves out keeps its default.
+
+    Raises:
+        ConfigError: If anything in it is wrong; `origin` says there where it came from.
+    """
+    return resolve(preset=None, file=None, sets=(), base=mapping, base_origin=origin).config
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted path -> plain value in the order of the schema; tuples become lists, None stays None."""
+    values = _values(config)
+    return {path: list(value) if isinstance(value, tuple) else value for path, value in values.items()}
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML; `from_mapping` of what PyYAML reads from it gives `config` exactly."""
+    lines: list[str] = []
+    for path, value in _values(config).items():
+        section, _, name = path.partition(".")
+        if f"{section}:" not in lines:
+            lines.append(f"{section}:")
+        lines.append(f"  {name}: {format_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def differences(a: Config, b: Config) -> list[tuple[str, Any, Any]]:
+    """The settings in which two configurations differ: dotted path, plain value in `a`, plain value in `b`."""
+    left, right = flatten(a), flatten(b)
+    return [(path, left[path], right[path]) for path in left if left[path] != right[path]]
+
+
+def _values(config: Config) -> dict[str, Any]:
+    pairs = ((path, path.partition(".")) for path in settings())
+    return {path: getattr(getattr(config, section), name) for path, (section, _, name) in pairs}
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    inner: dict[str, dict[str, Any]] = {section: {} for section in sections()}
+    for path, value in values.items():
+        section, _, name = path.partition(".")
+        inner[section][name] = value
+    return Config(**{section: schema(**inner[section]) for section, schema in sections().items()})
