@@ -1,0 +1,67 @@
+"""The views and masks of one forward pass.
+
+Shapes: V global views, L local views, B images, N patches, M masked patches in the batch, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One micro-batch.
+
+    Attributes:
+        global_views: `[V, B, C, H, W]`, normalised float32.
+        local_views: `[L, B, C, h, w]`; L may be 0.
+        mask: bool `[V, B, N]`, True where the student sees the mask token.
+        mask_index: int64 `[M]`, positions of the masked patches in the flattened `[V * B * N]`, ascending.
+        mask_weights: float32 `[M]`, `1 / (masked patches of that view * V * B)`; V * B counts all image views, so a
+            view without masked patches counts 0 (the per-image average of the authors' code).
+        drop_path: float32 `[depth, 2, V + L, B]`, factors of the student's residual branches, or None for no drop.
+    """
+
+    global_views: Tensor
+    local_views: Tensor
+    mask: Tensor
+    mask_index: Tensor
+    mask_weights: Tensor
+    drop_path: Tensor | None = None
+
+    @classmethod
+    def make(cls, global_views: Tensor, local_views: Tensor, mask: Tensor, drop_path: Tensor | None = None) -> Batch:
+        """A batch with index and weights computed from `mask`; done where the mask is, usually on the CPU."""
+        count = mask.sum(-1, keepdim=True).clamp(min=1)
+        views = mask.shape[0] * mask.shape[1]
+        weights = (1.0 / (count * views)).expand(mask.shape)
+        return cls(
+            global_views=global_views,
+            local_views=local_views,
+            mask=mask,
+            mask_index=mask.flatten().nonzero().flatten(),
+            mask_weights=weights[mask].to(torch.float32),
+            drop_path=drop_path,
+        )
+
+    @property
+    def num_images(self) -> int:
+        """B."""
+        return self.global_views.shape[1]
+
+    def with_drop_path(self, drop_path: Tensor | None) -> Batch:
+        """The same batch with the factors of this step."""
+        return replace(self, drop_path=drop_path)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; copies from pinned memory do not block."""
+        if device == self.global_views.device:
+            return self
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return Batch(**moved)

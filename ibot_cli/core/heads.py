@@ -1,0 +1,153 @@
+"""The projection head: an MLP to a normalised bottleneck, and weight-normed prototypes.
+
+Shapes: D token width, d bottleneck, K prototypes of the CLS head, K' of the patch head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ibot_cli.core.targets import SumOverRanks, identity
+
+
+class Prototypes(nn.Module):
+    """A linear layer without bias whose rows have a direction and, if trainable, a norm.
+
+    The state-dict names are those of `torch.nn.utils.weight_norm`, so official checkpoints fit.
+    """
+
+    def __init__(self, bottleneck_size: int, num: int, trainable_norm: bool) -> None:
+        super().__init__()
+        self.weight_v = nn.Parameter(nn.Linear(bottleneck_size, num, bias=False).weight.detach())
+        self.weight_g = nn.Parameter(torch.ones(num, 1), requires_grad=trainable_norm)
+
+    def weight(self) -> Tensor:
+        """`g * v / |v|`, float32 `[K, d]`."""
+        direction = self.weight_v.float()
+        norm: Tensor = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+        return direction * (self.weight_g.float() / norm)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all leading axes and all processes.
+
+    Its running statistics move only in `commit`, so that a skipped step leaves them alone. The authors reuse one
+    module at both places of the MLP; here each place has its own.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, size: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_var", torch.ones(size))
+        self.sum_over_ranks: SumOverRanks = identity
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises `[..., size]` in float32; batch statistics while training, running ones otherwise."""
+        rows = x.float()
+        mean, var = self._batch_statistics(rows) if self.training else (self.running_mean, self.running_var)
+        return (rows - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+
+    def _batch_statistics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        flat = rows.flatten(0, -2)
+        count = flat.new_full((1,), flat.shape[0])
+        sums = self.sum_over_ranks(torch.cat([flat.sum(0), flat.square().sum(0), count]))
+        mean, square = (sums[:-1] / sums[-1]).chunk(2)
+        var = (square - mean.square()).clamp(min=0)
+        self._pending.append((mean.detach(), var.detach()))
+        return mean, var
+
+    @torch.no_grad()
+    def commit(self, finite: Tensor) -> None:
+        """Moves the running statistics by what was seen since the last call, where `finite` is true."""
+        rate = torch.where(finite, self.momentum, 0.0)
+        for mean, var in self._pending:
+            self.running_mean.lerp_(torch.where(finite, mean, self.running_mean), rate)
+            self.running_var.lerp_(torch.where(finite, var, self.running_var), rate)
+        self._pending.clear()
+
+
+class Head(nn.Module):
+    """iBOT's projection head, shared by CLS and patches up to the prototypes, and usually there too.
+
+    Args:
+        in_size: D.
+        prototypes: K.
+        patch_prototypes: K' when the prototypes are separate; None shares one layer.
+        hidden_size: Width of the MLP.
+        bottleneck_size: d.
+        num_layers: Linear layers of the MLP; none of them is followed by an activation at the bottleneck.
+        activation: `gelu` or `relu`.
+        norm: `none`, or `batch` after each hidden layer.
+        trainable_norm: Whether the prototypes' norms are learnt.
+
+    Source:
+        iBOT (arXiv 2111.07832), appendix; DINO's head (arXiv 2104.14294). Layer names as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        in_size: int,
+        prototypes: int,
+        patch_prototypes: int | None = None,
+        *,
+        hidden_size: int = 2048,
+        bottleneck_size: int = 256,
+        num_layers: int = 3,
+        activation: str = "gelu",
+        norm: str = "none",
+        trainable_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = [in_size, *[hidden_size] * (num_layers - 1), bottleneck_size]
+        layers: list[nn.Module] = []
+        for index in range(num_layers):
+            layers.append(nn.Linear(sizes[index], sizes[index + 1]))
+            if index < num_layers - 1:
+                layers += [BatchNorm(sizes[index + 1])] if norm == "batch" else []
+                layers.append(nn.GELU() if activation == "gelu" else nn.ReLU())
+        self.mlp = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = Prototypes(bottleneck_size, prototypes, trainable_norm)
+        self.last_layer2 = (
+            Prototypes(bottleneck_size, patch_prototypes, trainable_norm) if patch_prototypes is not None else None
+        )
+
+    @property
+    def patch_layer(self) -> Prototypes:
+        """The prototypes of patches: the CLS ones unless they are separate."""
+        return self.last_layer if self.last_layer2 is None else self.last_layer2
+
+    def prototypes(self) -> list[nn.Parameter]:
+        """All parameters of the last layers, those that the first epochs freeze."""
+        return [p for layer in (self.last_layer, self.last_layer2) if layer is not None for p in layer.parameters()]
+
+    def bottleneck(self, tokens: Tensor) -> Tensor:
+        """`[..., D]` to unit vectors `[..., d]`, float32."""
+        return functional.normalize(self.mlp(tokens).float(), dim=-1)
+
+    def cls_logits(self, bottleneck: Tensor) -> Tensor:
+        """Scores of class tokens, `[..., d]` to `[..., K]`, before temperature."""
+        return functional.linear(bottleneck, self.last_layer.weight())
+
+    def patch_logits(self, bottleneck: Tensor) -> Tensor:
+        """Scores of patches, `[..., d]` to `[..., K']`, before temperature."""
+        return functional.linear(bottleneck, self.patch_layer.weight())
+
+    def logits(self, cls: Tensor, patch: Tensor) -> tuple[Tensor, Tensor]:
+        """Both scores from bottlenecks `[R, d]` and `[M, d]`; one product when the prototypes are shared."""
+        if self.last_layer2 is not None:
+            return self.cls_logits(cls), self.patch_logits(patch)
+        both = self.cls_logits(torch.cat([cls, patch]))
+        return both[: len(cls)], both[len(cls) :]

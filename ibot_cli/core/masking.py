@@ -1,0 +1,82 @@
+"""Masks of global views: which patches the student does not see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+MIN_ASPECT = 0.3
+ATTEMPTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSampler:
+    """Draws one mask at a time, with the distribution of the authors' loader.
+
+    Args:
+        grid: Patches per side of a global view.
+        kind: `block` (rectangles, from BEiT) or `random` (single patches).
+        ratio: Share of patches to mask; with several entries one of them is chosen per view.
+        ratio_var: Half width of the uniform range around each entry; one value serves all entries.
+
+    Source:
+        iBOT (arXiv 2111.07832), section 3.1 and the loader of the authors' code; blocks as in BEiT (2106.08254).
+    """
+
+    grid: int
+    kind: str
+    ratio: tuple[float, ...]
+    ratio_var: tuple[float, ...]
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One mask, bool `[grid, grid]`, True where the patch is hidden."""
+        uniform = _uniforms(rng)
+        target = self._ratio(uniform) * self.grid**2
+        if self.kind == "random":
+            mask = np.zeros(self.grid**2, dtype=bool)
+            mask[: int(target)] = True
+            return rng.permutation(mask).reshape(self.grid, self.grid)
+        return _blocks(self.grid, target, uniform)
+
+    def _ratio(self, uniform: Iterator[float]) -> float:
+        """The masked share of this view; every entry draws, so that the entry's choice does not shift the others."""
+        spread = self.ratio_var if len(self.ratio_var) == len(self.ratio) else self.ratio_var * len(self.ratio)
+        drawn = [r - v + 2 * v * next(uniform) if v > 0 else r for r, v in zip(self.ratio, spread, strict=True)]
+        return drawn[int(next(uniform) * len(drawn))] if len(drawn) > 1 else drawn[0]
+
+
+def _uniforms(rng: np.random.Generator) -> Iterator[float]:
+    """Endless uniform draws; taken in chunks because a call per number costs more than the mask itself."""
+    while True:
+        yield from rng.random(64).tolist()
+
+
+def _blocks(grid: int, target: float, uniform: Iterator[float]) -> np.ndarray:
+    """Rectangles until `target` patches are hidden or ten attempts in a row add nothing; never more than `target`."""
+    mask = np.zeros((grid, grid), dtype=bool)
+    smallest = (grid // 3) ** 2
+    log_aspect = math.log(1 / MIN_ASPECT)
+    count = 0
+    while count < target:
+        added = 0
+        for _ in range(ATTEMPTS):
+            area = smallest + (target - count - smallest) * next(uniform)
+            aspect = math.exp(log_aspect * (2 * next(uniform) - 1))
+            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if height >= grid or width >= grid:
+                continue
+            top = int(next(uniform) * (grid - height + 1))
+            left = int(next(uniform) * (grid - width + 1))
+            block = mask[top : top + height, left : left + width]
+            new = height * width - int(block.sum())
+            if 0 < new <= target - count:
+                block[...] = True
+                added = new
+                break
+        if not added:
+            break
+        count += added
+    return mask

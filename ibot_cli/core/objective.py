@@ -1,0 +1,313 @@
+"""The objective: a student, a teacher, and what the student is asked to match.
+
+Shapes: V global views, L local views, B images, N patches, M masked patches, K CLS prototypes, K' patch prototypes,
+D token width, d bottleneck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from ibot_cli.core.backbone import Backbone
+from ibot_cli.core.batch import Batch
+from ibot_cli.core.ema import move_towards, shared_parameters
+from ibot_cli.core.heads import BatchNorm, Head, Prototypes
+from ibot_cli.core.losses import cross_view_loss, masked_patch_loss
+from ibot_cli.core.targets import SumOverRanks, centered_target, identity, sinkhorn_target
+
+
+class Network(nn.Module):
+    """A backbone and its head; the state-dict names are the official checkpoints'."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Now:
+    """The schedules' values at one step."""
+
+    lr: float
+    weight_decay: float
+    teacher_temp: float
+    teacher_patch_temp: float
+    teacher_momentum: float
+    freeze_prototypes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotStats:
+    """Sums over the targets of one slot; a row is an image view (cls) or a masked patch (patch).
+
+    Attributes:
+        logit_sum: Sum of the teacher's scores over `logit_rows` rows, `[K]`: all image views, or *all* patches.
+        logit_rows: Rows behind `logit_sum`; 0 where no centre is kept.
+        prob_sum: Sum of the target distributions, `[K]`.
+        used: How often each prototype was the most likely one, `[K]`.
+        entropy: Sum of the targets' entropies, in nats.
+        rows: Rows behind the last three.
+    """
+
+    logit_sum: Tensor
+    logit_rows: Tensor
+    prob_sum: Tensor
+    used: Tensor
+    entropy: Tensor
+    rows: Tensor
+
+    @classmethod
+    def zero(cls, num: int, device: torch.device | str = "cpu") -> SlotStats:
+        """The sum of nothing, for `num` prototypes."""
+        sizes = {"logit_sum": (num,), "prob_sum": (num,), "used": (num,)}
+        return cls(**{f.name: torch.zeros(sizes.get(f.name, ()), device=device) for f in fields(cls)})
+
+    def __add__(self, other: SlotStats) -> SlotStats:
+        return SlotStats(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def summed(self, sum_over_ranks: SumOverRanks) -> SlotStats:
+        """The sum over all processes, with one exchange."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        flat = sum_over_ranks(torch.cat([v.reshape(-1) for v in values]))
+        parts = flat.split([v.numel() for v in values])
+        return SlotStats(**{f.name: p.view_as(v) for f, p, v in zip(fields(self), parts, values, strict=True)})
+
+
+Stats = dict[str, SlotStats]
+"""Slot name to its sums; only the slots in use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What one micro-batch's student should match, without gradient.
+
+    Attributes:
+        cls: `[V, B, K]`, or None.
+        patch: `[M, K']`, or None.
+        assignment: The most likely prototype of each image's first view by raw score, int64 `[B]`, or None.
+        stats: Sums for centres and monitoring.
+    """
+
+    cls: Tensor | None
+    patch: Tensor | None
+    assignment: Tensor | None
+    stats: Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Loss terms to optimise and numbers to report of one micro-batch.
+
+    Attributes:
+        terms: Weighted losses by name, scalars with gradient.
+        stats: See `Targets`.
+        assignment: See `Targets`.
+        agreement: Share of images whose second view's student picks the first view's teacher prototype, or None.
+    """
+
+    terms: dict[str, Tensor]
+    stats: Stats
+    assignment: Tensor | None
+    agreement: Tensor | None
+
+
+class Objective(nn.Module):
+    """Self-distillation with up to two target slots, `cls` and `patch`.
+
+    iBOT fills both with the online teacher, DINO only `cls`. `losses` reads teacher and centres and changes nothing;
+    `after_update` is the only place that moves them.
+
+    Args:
+        student: Trained by gradient; its backbone has a mask token if there is a patch target.
+        teacher: Same shapes; starts as a copy of the student and follows it.
+        cls: `online` or `none`.
+        patch: `online` or `none`.
+        cls_weight: Weight of the class-token loss.
+        patch_weight: Weight of the masked-patch loss.
+        balance: `center` or `sinkhorn`.
+        sinkhorn_iterations: Iterations of the latter.
+        center_momentum: Of the class-token centre.
+        patch_center_momentum: Of the patch centre.
+        student_temp: Student temperature of both losses.
+        sum_over_ranks: Sums a tensor over processes.
+
+    Source:
+        iBOT (arXiv 2111.07832), section 3.2.
+    """
+
+    center: Tensor
+    patch_center: Tensor
+
+    def __init__(
+        self,
+        student: Network,
+        teacher: Network,
+        *,
+        cls: str = "online",
+        patch: str = "online",
+        cls_weight: float = 1.0,
+        patch_weight: float = 1.0,
+        balance: str = "center",
+        sinkhorn_iterations: int = 3,
+        center_momentum: float = 0.9,
+        patch_center_momentum: float = 0.9,
+        student_temp: float = 0.1,
+        sum_over_ranks: SumOverRanks = identity,
+    ) -> None:
+        super().__init__()
+        self.student, self.teacher = student, teacher
+        self.slots = {"cls": cls, "patch": patch}
+        self.weights = {"cls": cls_weight, "patch": patch_weight}
+        self.balance, self.sinkhorn_iterations = balance, sinkhorn_iterations
+        self.center_momentum = {"cls": center_momentum, "patch": patch_center_momentum}
+        self.student_temp = student_temp
+        self.sum_over_ranks = sum_over_ranks
+        self.register_buffer("center", torch.zeros(1, len(student.head.last_layer.weight_g)))
+        self.register_buffer("patch_center", torch.zeros(1, len(student.head.patch_layer.weight_g)))
+        self.teacher.requires_grad_(False)
+        self._follow = shared_parameters(student, teacher)
+        missing = teacher.load_state_dict(student.state_dict(), strict=False)
+        assert not missing.missing_keys, missing
+
+    @property
+    def masks(self) -> bool:
+        """Whether the student sees masked views."""
+        return self.slots["patch"] != "none"
+
+    def losses(self, batch: Batch, now: Now) -> Outcome:
+        """Loss terms of one micro-batch. Reads teacher and centres; changes nothing."""
+        with torch.no_grad():
+            target = self.targets(batch, now)
+        cls, patch = self.student_logits(batch)
+        terms = {}
+        if target.cls is not None:
+            terms["cls"] = self.weights["cls"] * cross_view_loss(target.cls, cls, self.student_temp)
+        if target.patch is not None:
+            loss = masked_patch_loss(target.patch, patch, batch.mask_weights, self.student_temp)
+            terms["patch"] = self.weights["patch"] * loss
+        agreement = None
+        if target.assignment is not None and len(cls) > 1:
+            agreement = (cls[1].detach().argmax(-1) == target.assignment).float().mean()
+        return Outcome(terms=terms, stats=target.stats, assignment=target.assignment, agreement=agreement)
+
+    def student_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Student scores `[V + L, B, K]` and, of the masked patches, `[M, K']`.
+
+        The head sees class tokens and masked patches only: the losses need no others.
+        """
+        num_global, num_images = batch.global_views.shape[:2]
+        num_views = num_global + len(batch.local_views)
+        drop = batch.drop_path
+        backbone, head = self.student.backbone, self.student.head
+        whole = backbone(
+            batch.global_views.flatten(0, 1),
+            batch.mask.flatten(0, 1) if self.masks else None,
+            None if drop is None else drop[:, :, :num_global].flatten(2, 3),
+        )
+        cls = [whole[:, 0]]
+        if len(batch.local_views):
+            local = backbone(
+                batch.local_views.flatten(0, 1), None, None if drop is None else drop[:, :, num_global:].flatten(2, 3)
+            )
+            cls.append(local[:, 0])
+        masked = whole[:, 1:].flatten(0, 1).index_select(0, batch.mask_index) if self.masks else whole[:0, 0]
+        bottleneck = head.bottleneck(torch.cat([*cls, masked]))
+        cls_logits, patch_logits = head.logits(*bottleneck.split([num_views * num_images, len(masked)]))
+        return cls_logits.unflatten(0, (num_views, num_images)), patch_logits
+
+    def targets(self, batch: Batch, now: Now) -> Targets:
+        """Teacher targets of whole global views, with the sums that the centres and the monitoring need."""
+        num_global, num_images = batch.global_views.shape[:2]
+        tokens = self.teacher.backbone(batch.global_views.flatten(0, 1))
+        head = self.teacher.head
+        stats: Stats = {}
+        cls_rows, patch_rows, patch_sum = self._bottlenecks(tokens, batch)
+        cls_logits, patch_logits = (x.float() for x in head.logits(cls_rows, patch_rows))
+        cls = patch = assignment = None
+        if self.slots["cls"] == "online":
+            cls = self._distribution(cls_logits, self.center, now.teacher_temp)
+            stats["cls"] = _stats(cls, cls_logits.sum(0), len(cls_logits))
+            assignment = cls_logits[:num_images].argmax(-1)
+            cls = cls.unflatten(0, (num_global, num_images))
+        if self.slots["patch"] == "online":
+            patch = self._distribution(patch_logits, self.patch_center, now.teacher_patch_temp)
+            if patch_sum is None:
+                stats["patch"] = _stats(patch, torch.zeros_like(self.patch_center[0]), 0)
+            else:
+                stats["patch"] = _stats(patch, _scores_of_sum(head.patch_layer, patch_sum), tokens[:, 1:, 0].numel())
+        return Targets(cls=cls, patch=patch, assignment=assignment, stats=stats)
+
+    def _bottlenecks(self, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Teacher bottlenecks of class tokens `[V * B, d]`, masked patches `[M, d]`, and their sum over all patches.
+
+        The centre needs the mean score over *all* patches. The last layer is linear, so that mean is the layer
+        applied to the mean bottleneck, and no other patch needs its K' scores. Sinkhorn needs no centre, hence no
+        other patch at all.
+        """
+        head = self.teacher.head
+        patches = tokens[:, 1:].flatten(0, 1)
+        if self.slots["patch"] == "none":
+            return head.bottleneck(tokens[:, 0]), head.bottleneck(tokens[:0, 0]), None
+        if self.balance == "sinkhorn":
+            rows = head.bottleneck(torch.cat([tokens[:, 0], patches.index_select(0, batch.mask_index)]))
+            cls, patch = rows.split([len(tokens), len(batch.mask_index)])
+            return cls, patch, None
+        every = head.bottleneck(tokens)
+        patches = every[:, 1:].flatten(0, 1)
+        return every[:, 0], patches.index_select(0, batch.mask_index), patches.sum(dim=0)
+
+    def _distribution(self, logits: Tensor, center: Tensor, temp: float) -> Tensor:
+        if self.balance == "sinkhorn":
+            return sinkhorn_target(logits, temp, self.sinkhorn_iterations, self.sum_over_ranks)
+        return centered_target(logits, center, temp)
+
+    @torch.no_grad()
+    def after_update(self, stats: Stats, now: Now, finite: Tensor) -> Stats:
+        """Moves the centres and the teacher once per optimiser step; a non-finite step leaves them where they are.
+
+        Args:
+            stats: Sums over all micro-batches of this process.
+            now: The step's schedule.
+            finite: 0-dim bool tensor, the same on all processes.
+
+        Returns:
+            `stats` summed over all processes.
+        """
+        stats = {name: slot.summed(self.sum_over_ranks) for name, slot in stats.items()}
+        if self.balance == "center":
+            for name, center in (("cls", self.center), ("patch", self.patch_center)):
+                if name in stats:
+                    mean = stats[name].logit_sum / stats[name].logit_rows
+                    momentum = self.center_momentum[name]
+                    moved = center * momentum + mean * (1 - momentum)
+                    center.copy_(torch.where(finite, moved, center))
+        student, teacher = self._follow
+        move_towards(teacher, student, torch.where(finite, 1 - now.teacher_momentum, 0.0).to(torch.float32))
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.commit(finite)
+        return stats
+
+
+def _scores_of_sum(layer: Prototypes, bottleneck_sum: Tensor) -> Tensor:
+    """Prototype scores `[K]` of a summed bottleneck `[d]`, in float32 whatever the autocast."""
+    with torch.autocast(bottleneck_sum.device.type, enabled=False):
+        return layer.weight() @ bottleneck_sum
+
+
+def _stats(target: Tensor, logit_sum: Tensor, logit_rows: int) -> SlotStats:
+    """Sums over the rows of `target`, `[R, K]`."""
+    used = torch.zeros_like(target[:1]).squeeze(0) if len(target) else target.new_zeros(target.shape[-1])
+    ones = target.new_ones(len(target))
+    return SlotStats(
+        logit_sum=logit_sum,
+        logit_rows=target.new_tensor(float(logit_rows)),
+        prob_sum=target.sum(0),
+        used=used.index_add(0, target.argmax(-1), ones),
+        entropy=-torch.xlogy(target, target).sum(),
+        rows=target.new_tensor(float(len(target))),
+    )

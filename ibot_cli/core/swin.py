@@ -1,0 +1,106 @@
+"""Swin transformer whose pooled tokens stand for the class token.
+
+Shapes: B images, C channels, N tokens of the last stage (stride 32), D width of the last stage. Layers come from
+timm.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from timm.models.swin_transformer import SwinTransformer, WindowAttention
+from torch import Tensor, nn
+
+from ibot_cli.core.backbone import Backbone, init_linear, residual
+
+
+class Size(NamedTuple):
+    """Width of the stem, blocks and heads per stage of a named Swin."""
+
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+
+
+SIZES = {
+    "swin_tiny": Size(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "swin_small": Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "swin_base": Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "swin_large": Size(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+PATCH_SIZE = 4
+
+
+class Swin(Backbone):
+    """Swin with the authors' conventions: mask per output token, mean of the normed tokens as token 0.
+
+    Source:
+        Swin (arXiv 2103.14030); masking and pooling as in the authors' iBOT code. Relative position biases are
+        decayed like every matrix, as there.
+    """
+
+    def __init__(self, arch: str, *, image_size: int, channels: int, window_size: int, mask_token: bool) -> None:
+        super().__init__()
+        size = SIZES[arch]
+        layers = SwinTransformer(
+            img_size=image_size,
+            patch_size=PATCH_SIZE,
+            in_chans=channels,
+            num_classes=0,
+            embed_dim=size.width,
+            depths=size.depths,
+            num_heads=size.heads,
+            window_size=window_size,
+            strict_img_size=False,
+            drop_path_rate=0.0,
+            norm_layer=lambda width, **kw: nn.LayerNorm(width, eps=1e-6, **kw),
+            weight_init="skip",
+        )
+        self.patch_embed, self.layers, self.norm = layers.patch_embed, layers.layers, layers.norm
+        self.dim, self.num_blocks = size.width * 8, sum(size.depths)
+        self.image_size, self.channels, self.stride = image_size, channels, PATCH_SIZE * 8
+        self.masked_embed = nn.Parameter(torch.zeros(1, size.width)) if mask_token else None
+        self.apply(init_linear)
+        for module in self.modules():
+            if isinstance(module, WindowAttention):
+                module.fused_attn = True
+
+    def forward(self, images: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+        """See `Backbone.forward`."""
+        x = self._embed(images, mask)
+        index = 0
+        for stage in self.layers:
+            x = stage.downsample(x)
+            for block in stage.blocks:
+                attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
+                x = residual(x, block._attn(block.norm1(x)), attn)
+                x = residual(x, block.mlp(block.norm2(x)), mlp)
+                index += 1
+        return _with_average(self.norm(x))
+
+    def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
+        """See `Backbone.intermediate`."""
+        x = self._embed(images, None)
+        outputs = []
+        for stage in self.layers:
+            x = stage.downsample(x)
+            for block in stage.blocks:
+                x = block(x)
+                outputs.append(_with_average(self.norm(x) if stage is self.layers[-1] else x))
+        return outputs[-num_blocks:]
+
+    def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
+        x: Tensor = self.patch_embed(images)
+        if mask is None:
+            return x
+        side = images.shape[-1] // self.stride
+        fine = mask.reshape(-1, images.shape[-2] // self.stride, side)
+        fine = fine.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2).unsqueeze(-1)
+        return torch.where(fine, self._mask_token().to(x.dtype), x)
+
+
+def _with_average(x: Tensor) -> Tensor:
+    """`[B, H, W, D]` to `[B, 1 + H * W, D]`, the mean of the tokens first."""
+    tokens = x.flatten(1, 2)
+    return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)

@@ -1,0 +1,126 @@
+"""Vision transformer with a class token, a learned mask token and the authors' position interpolation.
+
+Shapes: B images, C channels, N patches, D width, h heads. Layers come from timm; parameter names are timm's and the
+official checkpoints'.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ibot_cli.core.backbone import Backbone, init_linear, residual
+
+
+class Size(NamedTuple):
+    """Width, depth and heads of a named ViT."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES = {
+    "vit_tiny": Size(192, 12, 3),
+    "vit_small": Size(384, 12, 6),
+    "vit_base": Size(768, 12, 12),
+    "vit_large": Size(1024, 24, 16),
+}
+
+
+class ViT(Backbone):
+    """Pre-norm ViT: qkv bias, exact GELU, LayerNorm with epsilon 1e-6, learned positions.
+
+    Source:
+        ViT (arXiv 2010.11929); initialisation and position interpolation as in the authors' iBOT code.
+    """
+
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+
+    def __init__(
+        self, *, image_size: int, channels: int, patch_size: int, width: int, depth: int, heads: int, mask_token: bool
+    ) -> None:
+        super().__init__()
+        self.dim, self.num_blocks, self.heads = width, depth, heads
+        self.image_size, self.channels, self.stride = image_size, channels, patch_size
+        layers = VisionTransformer(
+            img_size=image_size,
+            patch_size=patch_size,
+            in_chans=channels,
+            num_classes=0,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            norm_layer=lambda size, **kw: nn.LayerNorm(size, eps=1e-6, **kw),
+            weight_init="skip",
+        )
+        self.cls_token, self.pos_embed = layers.cls_token, layers.pos_embed
+        self.patch_embed, self.blocks, self.norm = layers.patch_embed, layers.blocks, layers.norm
+        self.patch_embed.strict_img_size = False
+        self.masked_embed = nn.Parameter(torch.zeros(1, width)) if mask_token else None
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.apply(init_linear)
+
+    def forward(self, images: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+        """See `Backbone.forward`."""
+        x = self._embed(images, mask)
+        for index, block in enumerate(self.blocks):
+            attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
+            x = residual(x, block.attn(block.norm1(x)), attn)
+            x = residual(x, block.mlp(block.norm2(x)), mlp)
+        return self._norm(x)
+
+    def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
+        """See `Backbone.intermediate`."""
+        x = self._embed(images, None)
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index >= self.num_blocks - num_blocks:
+                outputs.append(self._norm(x))
+        return outputs
+
+    def attention(self, images: Tensor) -> Tensor:
+        """Attention of the last block after softmax, `[B, h, 1 + N, 1 + N]`."""
+        x = self._embed(images, None)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        last = self.blocks[-1]
+        batch, tokens, _ = x.shape
+        qkv = last.attn.qkv(last.norm1(x)).reshape(batch, tokens, 3, self.heads, -1)
+        query, key, _ = qkv.permute(2, 0, 3, 1, 4)
+        scores: Tensor = query @ key.transpose(-2, -1) * last.attn.scale
+        return scores.softmax(dim=-1)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Position embeddings `[1, 1 + rows * columns, D]`.
+
+        The 0.1 that is added before the scale is computed shifts the sampling points; it is what the authors' (and
+        DINO's) code does, so weights agree only with it.
+        """
+        native = round((self.pos_embed.shape[1] - 1) ** 0.5)
+        if (rows, columns) == (native, native):
+            return self.pos_embed
+        grid = self.pos_embed[:, 1:].reshape(1, native, native, self.dim).permute(0, 3, 1, 2)
+        scale = ((rows + 0.1) / native, (columns + 0.1) / native)
+        resized = functional.interpolate(grid.float(), scale_factor=scale, mode="bicubic")
+        return torch.cat([self.pos_embed[:, :1], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+    def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
+        rows, columns = (side // self.stride for side in images.shape[-2:])
+        patches = self.patch_embed(images)
+        if mask is not None:
+            token = self._mask_token().to(patches.dtype)
+            patches = torch.where(mask.unsqueeze(-1), token, patches)
+        x = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        return x + self.positions(rows, columns)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x)
+        return normed
