@@ -67,8 +67,10 @@ def save(path: Path, state: Mapping[str, Any], *, step: int, epoch: int) -> None
     try:
         write_atomically(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as a RuntimeError
-        raise RunError(f"The checkpoint {path} could not be written: {error}.",
-                       "Free some disk space or check the permissions; earlier checkpoints are intact.") from error
+        raise RunError(
+            f"The checkpoint {path} could not be written: {error}.",
+            "Free some disk space or check the permissions; earlier checkpoints are intact.",
+        ) from error
 
 
 def load(path: Path) -> Checkpoint:
@@ -87,8 +89,9 @@ def load(path: Path) -> Checkpoint:
             raise UnreadableCheckpointError(f"{path} is damaged: wrong checksum in {damaged}.", "Use an older one.")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UnreadableCheckpointError(f"{path} cannot be read ({_first_line(error)}).",
-                                        "It is truncated or no checkpoint; use an older one.") from error
+        raise UnreadableCheckpointError(
+            f"{path} cannot be read ({_first_line(error)}).", "It is truncated or no checkpoint; use an older one."
+        ) from error
     return unpack(content, path)
 
 
@@ -103,8 +106,9 @@ def unpack(content: Any, path: Path) -> Checkpoint:
         raise UnreadableCheckpointError(f"{path} is not a checkpoint of ibot.", "Use a file from a run's checkpoints/.")
     found = content.get("format_version")
     if not isinstance(found, int) or found > FORMAT_VERSION:
-        raise RunError(f"{path} has checkpoint format {found}; this version of ibot reads up to {FORMAT_VERSION}.",
-                       "Upgrade ibot.")
+        raise RunError(
+            f"{path} has checkpoint format {found}; this version of ibot reads up to {FORMAT_VERSION}.", "Upgrade ibot."
+        )
     return Checkpoint(content["state"], int(content["step"]), int(content["epoch"]), path)
 
 
@@ -172,8 +176,9 @@ class CheckpointStore:
         directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(directory)
 
-    def save(self, state: Mapping[str, Any], *, step: int, epoch: int, epoch_end: bool = False,
-             keep: bool = False) -> Path:
+    def save(
+        self, state: Mapping[str, Any], *, step: int, epoch: int, epoch_end: bool = False, keep: bool = False
+    ) -> Path:
         """Write a checkpoint, then remove those that are no longer wanted.
 
         Args:
@@ -204,7 +209,7 @@ class CheckpointStore:
     def _remove_old(self, new: Path) -> None:
         """Runs after `new` is durable, so a kill at any point leaves at least one good checkpoint."""
         existing = paths(self.directory)
-        newest = existing[-self.keep_last:]
+        newest = existing[-self.keep_last :]
         for path in existing:
             replaced = path != new and _step(path) == _step(new) and ".keep" in new.name
             rolling = ".keep" not in path.name and path not in newest and path != new

@@ -1,12 +1,12 @@
 """The run directory: everything that one pre-training run leaves behind.
 
-    config.yaml       the resolved configuration
-    env.json          versions, machine, command line
-    data.json         what the images were: string, fingerprint, counts, notes
-    metrics.jsonl     one JSON record per line
-    bad_files.json    unreadable images and why
-    checkpoints/      step-00001234.pt
-    figures/          pictures
+config.yaml       the resolved configuration
+env.json          versions, machine, command line
+data.json         what the images were: string, fingerprint, counts, notes
+metrics.jsonl     one JSON record per line
+bad_files.json    unreadable images and why
+checkpoints/      step-00001234.pt
+figures/          pictures
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class RunDirectory:
         if not path.is_dir():
             raise RunError(f"{path} does not exist.", "Check the path; a run is a directory that `ibot pretrain` made.")
         if not is_run(path):
-            raise RunError(f"{path} is not a run: it has no config.yaml.",
-                           "Name a directory that `ibot pretrain` made, or a checkpoint file.")
+            raise RunError(
+                f"{path} is not a run: it has no config.yaml.",
+                "Name a directory that `ibot pretrain` made, or a checkpoint file.",
+            )
         return cls(path)
 
     def lock(self) -> RunLock:
@@ -111,8 +113,10 @@ def check_can_create(path: Path) -> None:
     if is_run(path):
         raise RunError(f"{path} already holds a run.", "Continue it with --resume, or choose another --out.")
     if path.is_dir() and any(not _ours_when_empty(entry) for entry in path.iterdir()):
-        raise RunError(f"{path} is not empty and is not a run.",
-                       "Choose a new directory with --out. (--resume is for a directory that already holds a run.)")
+        raise RunError(
+            f"{path} is not empty and is not a run.",
+            "Choose a new directory with --out. (--resume is for a directory that already holds a run.)",
+        )
 
 
 def _ours_when_empty(entry: Path) -> bool:

@@ -97,8 +97,7 @@ class RunLock:
         pid, host = self._owner()
         return RunError(
             f"{self.path.parent} is in use by process {pid} on {host}.",
-            "Wait for it or stop it. If that process no longer exists, "
-            f"delete {self.path} and try again.",
+            f"Wait for it or stop it. If that process no longer exists, delete {self.path} and try again.",
         )
 
 

@@ -79,6 +79,7 @@ def test_kill_around_the_rename_leaves_a_good_checkpoint(tmp_path: Path, after_r
     CheckpointStore(tmp_path, keep_last=1).save(state(1.0), step=1, epoch=0)
     child = os.fork()
     if child == 0:
+
         def die(temporary: Path, final: Path) -> None:
             if after_rename:
                 temporary.replace(final)

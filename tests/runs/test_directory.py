@@ -19,7 +19,13 @@ def test_create_makes_the_layout(tmp_path: Path) -> None:
     run.write_data({"data": "folder", "fingerprint": "f", "num_images": 3, "notes": []})
     run.write_bad_files({"b.png": "truncated", "a.png": "empty"})
     assert sorted(path.name for path in run.path.iterdir()) == [
-        "bad_files.json", "checkpoints", "config.yaml", "data.json", "env.json", "figures"]
+        "bad_files.json",
+        "checkpoints",
+        "config.yaml",
+        "data.json",
+        "env.json",
+        "figures",
+    ]
     assert list(json.loads(run.bad_files.read_text())["files"]) == ["a.png", "b.png"]
     assert is_run(run.path)
     assert RunDirectory.open(run.path).config.read_text().startswith("train:")

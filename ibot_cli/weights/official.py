@@ -1,0 +1,129 @@
+"""The authors' checkpoint layouts (iBOT and DINO), translated to the names of `ibot_cli.core`.
+
+A full checkpoint holds `student` and `teacher` state dicts, with or without `module.` before each name, and the
+centres under `ibot_loss`; an extracted backbone is `{"state_dict": ...}` or the bare dict, without `backbone.`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.files import read_weights_file
+
+_UNUSED = re.compile(
+    r"backbone\.(fc|head)\.(weight|bias)"  # a supervised classifier
+    r"|backbone\..*\.(relative_position_index|attn_mask)"  # tables that the network computes itself
+    r"|head\..*\.num_batches_tracked"
+)
+
+
+@dataclass(frozen=True)
+class OfficialState:
+    """One network of a foreign file.
+
+    Attributes:
+        tensors: `backbone.*` and `head.*` in the names of `ibot_cli.core.objective.Network`.
+        unused: Names that are known and not needed, as they were in the file.
+        arguments: What the checkpoint says about its training; empty when it says nothing.
+    """
+
+    tensors: dict[str, Tensor]
+    unused: list[str]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def select_network(content: Any, which: str, path: Path) -> OfficialState:
+    """Find the wanted network in a loaded file and translate its names.
+
+    Args:
+        content: What `read_weights_file` returned.
+        which: `student` or `teacher`; a file with a single network ignores it.
+        path: For messages.
+
+    Raises:
+        WeightsError: The file holds no such network.
+    """
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not weights.", "Use a file with a state dict.")
+    arguments = content.get("args")
+    state = content
+    if "student" in content or "teacher" in content:
+        if not isinstance(content.get(which), Mapping):
+            present = " and ".join(name for name in ("student", "teacher") if name in content)
+            raise WeightsError(f"{path} has no {which}, only the {present}.", f"Ask for the {present}.")
+        state = content[which]
+    else:
+        for wrapper in ("state_dict", "model", "module"):
+            if isinstance(content.get(wrapper), Mapping):
+                state = content[wrapper]
+                break
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        keys = ", ".join(sorted(map(str, content))[:8]) or "nothing"
+        raise WeightsError(
+            f"{path} has no known layout; it holds {keys}.",
+            "Known are student/teacher checkpoints of iBOT and DINO, and backbones under state_dict.",
+        )
+    tensors, unused = translate(state)
+    return OfficialState(tensors, unused, dict(vars(arguments)) if hasattr(arguments, "__dict__") else {})
+
+
+def translate(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Names of the authors' modules to ours; the names that are not needed are returned beside them.
+
+    A second prototype layer that equals the first is the shared layer saved twice, and is dropped.
+    """
+    swin_shift = any(re.search(r"(^|\.)layers\.0\.downsample\.", name) for name in state)
+    tensors: dict[str, Tensor] = {}
+    unused = []
+    for name, tensor in state.items():
+        ours = _our_name(name, swin_shift)
+        if _UNUSED.fullmatch(ours):
+            unused.append(name)
+        else:
+            tensors[ours] = tensor
+    second = [name for name in tensors if name.startswith("head.last_layer2.")]
+    if second and all(_equal(tensors[name], tensors.get(name.replace("layer2", "layer"))) for name in second):
+        for name in second:
+            del tensors[name]
+            unused.append(name)
+    return tensors, unused
+
+
+def official_objective_state(path: Path) -> dict[str, Tensor]:
+    """The centres of a full checkpoint: `center` `[1, K]` and, for iBOT, `patch_center` `[1, K']`, float32.
+
+    Raises:
+        WeightsError: The file cannot be read or holds no centres.
+    """
+    content = read_weights_file(path)
+    for name in ("ibot_loss", "dino_loss"):
+        loss = content.get(name) if isinstance(content, Mapping) else None
+        if isinstance(loss, Mapping) and isinstance(loss.get("center"), Tensor):
+            centers = {"center": loss["center"], "patch_center": loss.get("center2")}
+            return {key: value.float().reshape(1, -1) for key, value in centers.items() if isinstance(value, Tensor)}
+    raise WeightsError(f"{path} holds no centres.", "Use a full checkpoint with ibot_loss, not an extracted backbone.")
+
+
+def _our_name(name: str, swin_shift: bool) -> str:
+    name = name.removeprefix("module.")
+    name = name.replace("parametrizations.weight.original0", "weight_g")
+    name = name.replace("parametrizations.weight.original1", "weight_v")
+    if re.match(r"head\.(mlp|last_layer2?)\.", name):
+        return re.sub(r"^head\.mlp\.(weight|bias)$", r"head.mlp.0.\1", name)
+    if not name.startswith("backbone."):
+        name = f"backbone.{name}"
+    if swin_shift:  # the authors reduce at the end of a stage, timm at the start of the next
+        name = re.sub(r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name)
+    return name
+
+
+def _equal(first: Tensor, second: Tensor | None) -> bool:
+    return second is not None and first.shape == second.shape and torch.equal(first, second)

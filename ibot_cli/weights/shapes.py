@@ -1,0 +1,133 @@
+"""Networks built from nothing but the names and shapes of their tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ibot_cli.core import swin, vit
+from ibot_cli.core.backbone import Backbone, build_backbone
+from ibot_cli.core.heads import Head
+from ibot_cli.errors import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneShape:
+    """The arguments of `build_backbone`."""
+
+    arch: str
+    image_size: int
+    channels: int = 3
+    patch_size: int = 16
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    window_size: int = 7
+    mask_token: bool = False
+
+    def build(self) -> Backbone:
+        """A backbone of this shape with fresh weights."""
+        return build_backbone(**asdict(self))
+
+
+def backbone_shape(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], heads: int | None) -> BackboneShape:
+    """Read the shape of a backbone from its tensors (`backbone.*`).
+
+    Args:
+        tensors: Names and tensors.
+        arguments: What the checkpoint says about its training; `num_heads` is used if it is there.
+        heads: Attention heads of a ViT when the caller knows them; no tensor shows them.
+
+    Raises:
+        WeightsError: It is neither a ViT nor a Swin, or its attention heads cannot be known.
+    """
+    projection = tensors.get("backbone.patch_embed.proj.weight")
+    if projection is None or projection.ndim != 4:
+        raise WeightsError(
+            "The weights are no vision transformer: patch_embed.proj.weight is missing.",
+            "Supported are ViT and Swin backbones.",
+        )
+    width, channels, patch_size, _ = projection.shape
+    mask_token = "backbone.masked_embed" in tensors
+    if any(name.startswith("backbone.layers.") for name in tensors):
+        return _swin_shape(tensors, width, channels, mask_token)
+    positions = tensors.get("backbone.pos_embed")
+    if positions is None:
+        raise WeightsError(
+            "The weights are no known vision transformer: pos_embed is missing.",
+            "Supported are ViT with learned positions, and Swin.",
+        )
+    side = round((positions.shape[1] - 1) ** 0.5)
+    depth = _count(tensors, r"backbone\.blocks\.(\d+)\.")
+    return BackboneShape(
+        arch="vit_small",
+        image_size=side * patch_size,
+        channels=channels,
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        heads=heads or _heads(width, arguments),
+        mask_token=mask_token,
+    )
+
+
+def build_head(tensors: Mapping[str, Tensor], activation: str) -> Head | None:
+    """A projection head that fits `head.*` of `tensors`; None when there is none, or one of a kind we do not have."""
+    sizes = {
+        int(match[1]): tensor.shape
+        for name, tensor in tensors.items()
+        if (match := re.fullmatch(r"head\.mlp\.(\d+)\.weight", name))
+    }
+    linear = [sizes[index] for index in sorted(sizes) if len(sizes[index]) == 2]
+    prototypes = tensors.get("head.last_layer.weight_v")
+    batch_norm = any(name.endswith("running_mean") for name in tensors if name.startswith("head.mlp."))
+    if not linear or prototypes is None or (len(linear) < len(sizes) and not batch_norm):
+        return None
+    separate = tensors.get("head.last_layer2.weight_v")
+    return Head(
+        linear[0][1],
+        prototypes.shape[0],
+        None if separate is None else separate.shape[0],
+        hidden_size=linear[0][0],
+        bottleneck_size=linear[-1][0],
+        num_layers=len(linear),
+        activation=activation,
+        norm="batch" if batch_norm else "none",
+    )
+
+
+def _swin_shape(tensors: Mapping[str, Tensor], width: int, channels: int, mask_token: bool) -> BackboneShape:
+    depths = tuple(_count(tensors, rf"backbone\.layers\.{stage}\.blocks\.(\d+)\.") for stage in range(4))
+    arch = next((name for name, size in swin.SIZES.items() if (size.width, size.depths) == (width, depths)), None)
+    table = tensors.get("backbone.layers.0.blocks.0.attn.relative_position_bias_table")
+    if arch is None or table is None:
+        raise WeightsError(
+            f"The weights are an unknown Swin: width {width}, depths {list(depths)}.",
+            f"Known are {', '.join(swin.SIZES)}.",
+        )
+    window_size = (round(table.shape[0] ** 0.5) + 1) // 2
+    # nothing in the tensors shows the image size; every published Swin was trained at 224
+    return BackboneShape(arch=arch, image_size=224, channels=channels, window_size=window_size, mask_token=mask_token)
+
+
+def _heads(width: int, arguments: Mapping[str, Any]) -> int:
+    stated = arguments.get("num_heads")
+    if isinstance(stated, int) and stated > 0 and width % stated == 0:
+        return stated
+    named = next((size.heads for size in vit.SIZES.values() if size.width == width), None)
+    if named is not None:
+        return named
+    if width % 64 == 0:
+        return width // 64
+    raise WeightsError(
+        f"The number of attention heads cannot be told from the weights (width {width}).", "Say it with --heads N."
+    )
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    found = (re.match(pattern, name) for name in tensors)
+    return 1 + max((int(match[1]) for match in found if match), default=-1)

@@ -1,0 +1,96 @@
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.files import read_weights_file
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_namespace_and_numpy_scalars_are_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "a.pth"
+    content = {"args": argparse.Namespace(arch="vit_tiny"), "lr": np.float64(0.5), "n": np.int64(3), "w": torch.ones(2)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    found = read_weights_file(path)
+    assert (found["args"].arch, float(found["lr"]), int(found["n"])) == ("vit_tiny", 0.5, 3)
+
+
+def test_numpy_scalar_under_its_old_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"lr": np.float64(0.5)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert float(read_weights_file(path)["lr"]) == 0.5
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Malicious()}, "a.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"a\.pth holds Python code \(.*mkdir\), which is not executed") as caught:
+        read_weights_file(Path("a.pth"))
+    assert caught.value.hint is not None and "state dict" in caught.value.hint
+    assert not Path("executed").exists()
+
+
+def test_bare_pickle_of_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.pth").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(WeightsError):
+        read_weights_file(Path("a.pth"))
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n <!DOCTYPE html><html>404</html>", "is a web page, not weights"),
+        (b"<HTML><body>", "is a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
+        (b"hello world, this is text", "truncated or not a PyTorch file"),
+        (b"PK\x03\x04 half an archive", "truncated or not a PyTorch file"),
+    ],
+)
+def test_what_is_no_weights_file(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_weights_file(tmp_path / "a.pth")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.98])
+def test_truncated(tmp_path: Path, zipped: bool, share: float) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {"w": torch.ones(5000)}}, path, _use_new_zipfile_serialization=zipped)
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(WeightsError, match="truncated or not a PyTorch file"):
+        read_weights_file(path)
+
+
+def test_flipped_bit(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.full((100,), 3.0)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.full(10, 3.0, np.float32).tobytes()) + 9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged: wrong checksum"):
+        read_weights_file(path)
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="does not exist") as caught:
+        read_weights_file(tmp_path / "nothing.pth")
+    assert caught.value.hint is not None and "timm:NAME" in caught.value.hint

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.load import load_weights
+from ibot_cli.weights.timm_models import TimmBackbone, load_timm
+
+TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 0}
+
+
+def tiny(**options: object) -> torch.nn.Module:
+    return timm.create_model("vit_tiny_patch16_224", **TINY, **options).eval()
+
+
+def test_pretrained_weights_from_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tiny()
+    torch.save(source.state_dict(), tmp_path / "tiny.pth")
+    overlay = {"file": str(tmp_path / "tiny.pth"), "input_size": (3, 32, 32), "mean": (0.5, 0.5, 0.5), "crop_pct": 0.9}
+    create = timm.create_model
+
+    def local(name: str, *, pretrained: bool, num_classes: int) -> torch.nn.Module:
+        assert (name, num_classes) == ("vit_tiny_patch16_224", 0)
+        return create(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **TINY)
+
+    monkeypatch.setattr(timm, "create_model", local)
+    loaded = load_weights("timm:vit_tiny_patch16_224")
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.backbone(images), source.forward_features(images))
+    assert (loaded.image_size, loaded.mean, loaded.crop_ratio) == (32, (0.5, 0.5, 0.5), 0.9)
+    assert loaded.rebuild().state_dict().keys() == loaded.backbone.state_dict().keys()
+
+
+@pytest.mark.parametrize("options", [{"reg_tokens": 3}, {"global_pool": "avg", "class_token": False}])
+def test_class_token_comes_first_or_the_pooled_feature(options: dict[str, object]) -> None:
+    model = tiny(**options)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        tokens = TimmBackbone(model)(images)
+        torch.testing.assert_close(tokens[:, 0], model(images))
+    assert tokens.shape == ((2, 5, 24) if "reg_tokens" in options else (2, 1, 24))
+
+
+def test_unknown_name_with_suggestion() -> None:
+    with pytest.raises(WeightsError, match="timm has no model 'vit_smal_patch16_224'") as caught:
+        load_weights("timm:vit_smal_patch16_224")
+    assert caught.value.hint is not None and "vit_small_patch16_224" in caught.value.hint
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(WeightsError, match="timm cannot load 'vit_tiny_patch16_224': Name or service") as caught:
+        load_timm("vit_tiny_patch16_224")
+    assert caught.value.hint is not None and "network" in caught.value.hint
