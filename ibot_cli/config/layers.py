@@ -131,10 +131,10 @@ def _unknown(entry: Entry, state: State) -> Problem:
         text = f"it is a section, not a setting; write for example {example}"
         return Problem(what=_said(entry), origin=entry.place, text=text)
     if isinstance(entry.raw, Mapping):
-        guess = closest_setting(entry.path)
         state.doubtful.update(settings())
-        known = ", ".join(sections())
-        text = f"there is no such section; the sections are {known}" + (f"; did you mean {guess}?" if guess else "")
+        guess = closest(entry.path, list(sections()))
+        way_out = f"did you mean {guess}?" if guess else f"the sections are {', '.join(sections())}"
+        text = f"there is no such section; {way_out}"
         return Problem(what=entry.path, origin=entry.place, text=text)
     guess = closest_setting(entry.path)
     if guess is None:

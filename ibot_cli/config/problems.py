@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from ibot_cli.config.settings import settings
 from ibot_cli.errors import ConfigError
 
-HINT = "`ibot presets show NAME --all` lists every setting with what it allows; nothing was started."
+SETTINGS_HINT = "`ibot presets show ibot_vits16 --all` lists every setting with what it allows."
+PRESETS_HINT = "`ibot presets list` shows the presets."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,11 @@ class Problem:
 
 def report(problems: Iterable[Problem]) -> ConfigError:
     """The error that lists all `problems`, each once."""
+    problems = list(problems)
     lines = list(dict.fromkeys(str(problem) for problem in problems))
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-    return ConfigError("\n".join([f"{count} in the configuration.", *(f"  - {line}" for line in lines)]), HINT)
+    hint = PRESETS_HINT if all(problem.what.startswith("preset ") for problem in problems) else SETTINGS_HINT
+    return ConfigError("\n".join([f"{count} in the configuration.", *(f"  - {line}" for line in lines)]), hint)
 
 
 def closest(word: str, names: Sequence[str]) -> str | None:

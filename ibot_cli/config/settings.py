@@ -175,6 +175,11 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def readable(value: Any) -> str:
+    """`value` for people: as in YAML, but `1e-06` without the dot that only PyYAML needs."""
+    return format_value(value).replace(".0e", "e")
+
+
 @cache
 def settings() -> Mapping[str, Setting]:
     """Every leaf of the schema by its dotted path, in the order of the schema."""

@@ -1,0 +1,104 @@
+"""The command line: `ibot COMMAND`. Commands are declared here, import what they need when called, and raise errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ibot_cli import __version__, console
+from ibot_cli.commands.knn_eval import knn_eval
+from ibot_cli.commands.presets import diff, list_presets, show
+from ibot_cli.commands.pretrain import pretrain
+from ibot_cli.errors import IBotError
+
+INTERRUPTED = 130
+Command = Callable[..., Any]
+
+COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
+    "pretrain": pretrain,
+    "knn-eval": knn_eval,
+    "presets": {"list": list_presets, "show": show, "diff": diff},
+}
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "ibot": ("ibot pretrain photos/ --out runs/photos", "ibot knn-eval runs/photos photos/"),
+    "pretrain": (
+        "ibot pretrain",
+        "ibot pretrain photos/ --dry-run",
+        "ibot pretrain photos/ --out runs/photos --set train.epochs=200 --set views.num_local=6",
+        "ibot pretrain imagenet/train --preset ibot_vitb16 --out runs/vitb16",
+        "ibot pretrain photos/ --out runs/photos --resume",
+    ),
+    "knn-eval": (
+        "ibot knn-eval runs/photos photos/",
+        "ibot knn-eval timm:vit_small_patch16_224.dino photos/ --k 20 --json",
+    ),
+    "presets": ("ibot presets show ibot_vitb16", "ibot presets diff ibot_vits16 ibot_vitb16"),
+}
+HELP = {"presets": "List, show and compare the recipes that ship with ibot."}
+EXIT_CODES = "0 done, 1 a failure you can fix, 2 wrong usage or configuration, 130 and 143 interrupted (saved)."
+OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+
+def _epilog(name: str) -> str:
+    lines = ["[bold]Examples[/bold]", *(f"  $ {example}" for example in EXAMPLES[name])]
+    if name == "ibot":
+        lines += ["", f"[bold]Exit codes[/bold]  {EXIT_CODES}"]
+    return "\n".join(lines)
+
+
+def _new_app(name: str, text: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=text,
+        epilog=_epilog(name),
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings=OPTIONS,
+    )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ibot {__version__}")
+        raise typer.Exit()
+
+
+app = _new_app("ibot", "Pre-train a vision transformer on your own images with iBOT, and measure what it learnt.")
+
+
+@app.callback(help=app.info.help)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What `ibot` takes without a command."""
+
+
+def _declare(commands: Mapping[str, Command | Mapping[str, Command]]) -> None:
+    for name, command in commands.items():
+        if callable(command):
+            app.command(name, epilog=_epilog(name), context_settings=OPTIONS)(command)
+            continue
+        group = _new_app(name, HELP[name])
+        for inner, function in command.items():
+            group.command(inner, context_settings=OPTIONS)(function)
+        app.add_typer(group)
+
+
+_declare(COMMANDS)
+
+
+def main() -> None:
+    """Run the command line and exit; an `IBotError` becomes an error and a hint on stderr."""
+    try:
+        app()
+    except IBotError as error:
+        console.print_error(error)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None

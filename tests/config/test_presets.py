@@ -1,0 +1,205 @@
+from pathlib import Path
+
+import pytest
+
+from ibot_cli.config import presets
+from ibot_cli.config.load import flatten, resolve
+from ibot_cli.config.settings import settings
+from ibot_cli.errors import ConfigError
+
+EXPECTED = {
+    "ibot_vits16",
+    "ibot_vits16_100ep",
+    "ibot_vits16_k1000",
+    "ibot_vitb16",
+    "ibot_vitb16_rand",
+    "ibot_vitl16",
+    "ibot_vitl16_rand",
+    "ibot_vitb16_in22k",
+    "ibot_vitl16_in22k",
+    "ibot_swint7",
+    "ibot_swint14",
+    "dino_vits16",
+    "digits",
+}
+EVERY = pytest.mark.parametrize("name", presets.names())
+
+# The published models as the reference table has them; a row left out is the value of ViT-S/16.
+SMALL = {
+    "data.channels": 3,
+    "views.num_global": 2,
+    "views.num_local": 10,
+    "views.global_size": 224,
+    "views.local_size": 96,
+    "views.global_scale": [0.25, 1.0],
+    "views.local_scale": [0.05, 0.25],
+    "mask.kind": "block",
+    "mask.ratio": [0.0, 0.3],
+    "mask.ratio_var": [0.0, 0.2],
+    "mask.start_epoch": 0,
+    "model.arch": "vit_small",
+    "model.patch_size": 16,
+    "model.window_size": 7,
+    "model.drop_path": 0.1,
+    "head.prototypes": 8192,
+    "head.shared": True,
+    "head.hidden_size": 2048,
+    "head.bottleneck_size": 256,
+    "head.num_layers": 3,
+    "head.activation": "gelu",
+    "head.norm": "none",
+    "head.trainable_norm": True,
+    "objective.cls": "online",
+    "objective.patch": "online",
+    "objective.balance": "center",
+    "objective.center_momentum": 0.9,
+    "objective.patch_center_momentum": 0.9,
+    "objective.student_temp": 0.1,
+    "objective.warmup_teacher_temp": 0.04,
+    "objective.warmup_teacher_patch_temp": 0.04,
+    "objective.teacher_temp": 0.07,
+    "objective.teacher_patch_temp": 0.07,
+    "objective.teacher_temp_warmup_epochs": 30,
+    "objective.teacher_momentum": 0.996,
+    "optim.lr": 5e-4,
+    "optim.min_lr": 1e-6,
+    "optim.warmup_epochs": 10,
+    "optim.weight_decay": 0.04,
+    "optim.weight_decay_end": 0.4,
+    "optim.clip_grad": 3.0,
+    "optim.clip_mode": "tensor",
+    "optim.freeze_prototypes_epochs": 1,
+    "train.epochs": 800,
+    "train.batch_size": 1024,
+}
+BASE = {
+    "views.global_scale": [0.32, 1.0],
+    "views.local_scale": [0.05, 0.32],
+    "model.arch": "vit_base",
+    "head.trainable_norm": False,
+    "objective.teacher_temp_warmup_epochs": 50,
+    "optim.lr": 7.5e-4,
+    "optim.min_lr": 2e-6,
+    "optim.clip_grad": 0.3,
+    "optim.freeze_prototypes_epochs": 3,
+    "train.epochs": 400,
+}
+RAND = {"mask.kind": "random", "mask.ratio": [0.0, 0.7], "mask.ratio_var": [0.0, 0.05]}
+SWIN = {"mask.start_epoch": 50, "model.arch": "swin_tiny", "model.patch_size": 4, "train.epochs": 300}
+PUBLISHED = {
+    "ibot_vits16": {},
+    "ibot_vits16_100ep": {"mask.ratio_var": [0.0, 0.0], "train.epochs": 100},
+    "ibot_vits16_k1000": {"head.prototypes": 1000},
+    "ibot_vitb16": BASE,
+    "ibot_vitb16_rand": {**BASE, **RAND},
+    "ibot_swint7": SWIN,
+    "ibot_swint14": {**SWIN, "model.window_size": 14, "train.batch_size": 1040},
+    "dino_vits16": {
+        "views.num_local": 8,
+        "views.global_scale": [0.4, 1.0],
+        "views.local_scale": [0.05, 0.4],
+        "mask.ratio": [0.0],
+        "mask.ratio_var": [0.0],
+        "head.prototypes": 65536,
+        "objective.patch": "none",
+        "train.epochs": 300,
+    },
+}
+# Where the arguments of the released model are not available, only these are known.
+PARTLY_PUBLISHED = {
+    "ibot_vitl16": {"model.arch": "vit_large", "mask.kind": "block"},
+    "ibot_vitl16_rand": {"model.arch": "vit_large", **RAND},
+    "ibot_vitb16_in22k": {"model.arch": "vit_base", "train.epochs": 80, "train.batch_size": 1024},
+    "ibot_vitl16_in22k": {"model.arch": "vit_large", "train.epochs": 50, "train.batch_size": 1024},
+}
+
+
+def test_the_presets_are_all_there() -> None:
+    assert set(presets.names()) == EXPECTED
+
+
+@EVERY
+def test_every_preset_resolves(name: str) -> None:
+    resolved = resolve(preset=name, file=None, sets=())
+    values = presets.load(name).values
+    assert {path for path, origin in resolved.origin.items() if origin == f"preset {name}"} == set(values)
+
+
+@EVERY
+def test_every_value_has_a_source_or_says_that_it_is_assumed(name: str) -> None:
+    preset = presets.load(name)
+    assert set(preset.values) <= set(preset.sources) | set(preset.unknown)
+    assert set(preset.sources) <= set(preset.values)
+    assert set(preset.unknown) <= set(settings())
+    assert all("assumed" in text for text in preset.unknown.values())
+    assert preset.title
+    assert preset.about.endswith(".")
+
+
+@EVERY
+def test_presets_hold_only_what_differs(name: str) -> None:
+    if name == "ibot_vits16":  # documents the defaults
+        pytest.skip("states the defaults with their sources")
+    preset = presets.load(name)
+    assert [path for path, value in preset.values.items() if value == settings()[path].default] == []
+
+
+def test_the_defaults_are_the_published_recipe() -> None:
+    assert all(value == settings()[path].default for path, value in presets.load("ibot_vits16").values.items())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipes_as_the_reference_has_them(name: str) -> None:
+    flat = flatten(resolve(preset=name, file=None, sets=()).config)
+    expected = {**SMALL, **PUBLISHED[name]}
+    assert {path: flat[path] for path in expected} == expected
+
+
+@pytest.mark.parametrize("name", PARTLY_PUBLISHED)
+def test_what_is_known_of_the_other_models(name: str) -> None:
+    flat = flatten(resolve(preset=name, file=None, sets=()).config)
+    expected = PARTLY_PUBLISHED[name]
+    assert {path: flat[path] for path in expected} == expected
+    assert presets.load(name).unknown
+
+
+def test_the_digits_demonstration_keeps_its_promises() -> None:
+    config = resolve(preset="digits", file=None, sets=()).config
+    assert config.data.channels == 1
+    assert config.views.global_size // config.model.patch_size >= 4
+    assert config.objective.balance == "sinkhorn"
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(ConfigError, match="did you mean ibot_vits16") as caught:
+        presets.load("ibot_vist16")
+    assert caught.value.hint == "`ibot presets list` shows the presets."
+    with pytest.raises(ConfigError, match="there is no preset of this name; there are ibot_swint14, "):
+        presets.load("qqqqqq")
+    with pytest.raises(ConfigError, match=r"^2 problems"):
+        presets.diff("qqqqqq", "zzzzzz")
+
+
+def test_a_name_is_never_a_path() -> None:
+    with pytest.raises(ConfigError):
+        presets.load("../presets/digits")
+
+
+def test_diff_lists_only_what_differs() -> None:
+    found = presets.diff("ibot_vits16", "ibot_vits16_100ep")
+    assert found == [("mask.ratio_var", (0.0, 0.2), (0.0, 0.0)), ("train.epochs", 800, 100)]
+    assert presets.diff("digits", "digits") == []
+
+
+def test_a_broken_preset_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text("title: t\nabout: a.\nvalue: {}\n", encoding="utf-8")
+    monkeypatch.setattr(presets, "directory", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="value is not a part of a preset"):
+        presets.load("mine")
+
+
+def test_an_installed_package_brings_its_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "PACKAGE", tmp_path / "ibot_cli")
+    assert presets.directory() == tmp_path / "presets"
+    (tmp_path / "ibot_cli" / "_presets").mkdir(parents=True)
+    assert presets.directory() == tmp_path / "ibot_cli" / "_presets"
