@@ -1,0 +1,106 @@
+"""A folder of images: flat, nested, with class folders, or with `train/` and `val/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ibot_cli.data.files import FileSource, Split, no_test_split
+from ibot_cli.data.scan import Scan, natural_key, scan_images, visible_folders
+from ibot_cli.errors import DataError
+
+TRAIN = "train"
+TESTS = ("val", "valid", "validation", "test")
+
+
+def open_folder(folder: Path, data: str, *, channels: int, split: Split) -> FileSource:
+    """Open a folder; see `ibot_cli.data.sources.open_source`.
+
+    Labels are the names of the first-level folders, when every image lies in one and there are at least two.
+
+    Raises:
+        DataError: No image in it, it may not be listed, or it has no test part.
+    """
+    try:
+        parts = split_folders(folder)
+        chosen = _choose(parts, split, data)
+        scans = {part: scan_images(folder, part) for part in chosen}
+    except OSError as error:
+        raise DataError(f"{data} cannot be listed: {error.strerror or error}.",
+                        hint="Check the permissions of the folder.") from error
+    names = [name for scan in scans.values() for name in scan.names]
+    if not names:
+        raise _no_image(data, chosen, list(scans.values()))
+    notes = [note for scan in scans.values() for note in scan.notes()]
+    if parts:
+        rest = [f"{part}/" for part in parts if part not in chosen]
+        unused = f"; {', '.join(rest)} not used" if rest else ""
+        notes.insert(0, f"The images are those in {', '.join(f'{part}/' for part in chosen)}{unused}.")
+    classes = _split_classes(folder, parts) if parts else None
+    labels, classes = _labels(scans, classes)
+    title = f"{data} ({', '.join(chosen)})" if parts else data
+    return FileSource(name=title, root=folder.resolve(), names=names, channels=channels, labels=labels,
+                      classes=classes, notes=notes)
+
+
+def split_folders(folder: Path) -> list[str]:
+    """The sub-folders that split the data, the one for training first; empty where the folder has no such split.
+
+    They count only when nothing else lies beside them: `train` can be the name of a class too.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    names = visible_folders(folder)
+    lower = [name.lower() for name in names]
+    if TRAIN not in lower or not set(lower) <= {TRAIN, *TESTS}:
+        return []
+    return sorted(names, key=lambda name: (TRAIN, *TESTS).index(name.lower()))
+
+
+def _choose(parts: list[str], split: Split, data: str) -> list[str]:
+    """Sub-folders to scan; `[""]` is the folder itself."""
+    if split == "test":
+        if len(parts) < 2:
+            raise no_test_split(data)
+        return parts[1:2]
+    if not parts:
+        return [""]
+    return parts[:1] if split == "train" else parts
+
+
+def _split_classes(folder: Path, parts: list[str]) -> list[str]:
+    """Class names over all parts, so that a label means the same in each of them."""
+    return sorted({name for part in parts for name in visible_folders(folder / part)}, key=natural_key)
+
+
+def _labels(scans: dict[str, Scan], classes: list[str] | None) -> tuple[np.ndarray | None, list[str] | None]:
+    """int64 labels and class names, or None and None."""
+    found = []
+    for part, scan in scans.items():
+        depth = 1 if part else 0
+        for name in scan.names:
+            pieces = name.split("/", depth + 1)
+            if len(pieces) < depth + 2:
+                return None, None
+            found.append(pieces[depth])
+    classes = sorted(set(found), key=natural_key) if classes is None else classes
+    if len(classes) < 2:
+        return None, None
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[name] for name in found], dtype=np.int64), classes
+
+
+def _no_image(data: str, chosen: list[str], scans: list[Scan]) -> DataError:
+    where = data if chosen == [""] else ", ".join(f"{data.rstrip('/')}/{part}" for part in chosen)
+    others = sum((scan.others for scan in scans), start=type(scans[0].others)())
+    if not others:
+        text = f"{where} holds no files."
+    else:
+        kinds = ", ".join(f"{count} {'.' + kind if kind else 'without extension'}"
+                          for kind, count in others.most_common(5))
+        text = f"{where} holds no image: {others.total():,} other files ({kinds})."
+    notes = " ".join(note for scan in scans for note in scan.notes())
+    return DataError(f"{text} {notes}".strip(), hint="Images are jpg, png, webp, bmp, tiff, gif, ppm or pgm files, "
+                                                     "at any depth; hidden files do not count.")

@@ -1,0 +1,155 @@
+"""DATA as the user names it: a folder, a list of paths or an embedded data set."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from ibot_cli.data.decode import Decoded
+from ibot_cli.data.digits import DigitsSource
+from ibot_cli.data.files import FileSource, Split, data_fingerprint, no_test_split
+from ibot_cli.data.folders import open_folder
+from ibot_cli.data.lists import open_list
+from ibot_cli.data.scan import EXTENSIONS
+from ibot_cli.errors import DataError
+
+__all__ = ["FileSource", "Source", "Split", "Subset", "data_fingerprint", "open_source"]
+
+BUILTINS: dict[str, Callable[..., DigitsSource]] = {"digits": DigitsSource}
+
+
+class Source(Protocol):
+    """Images by index, with labels where the data have them."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class of each image, int64 `[n]`, or None."""
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, or None."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what identifies the data."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how the data were read, as sentences."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image.Image:
+        """The image, mode `L` or `RGB`.
+
+        Raises:
+            UnreadableImage: With the path and the reason.
+        """
+
+    def inspect(self, index: int) -> Decoded:
+        """As `read`, with the mode in which the image is stored."""
+
+    def path(self, index: int) -> str:
+        """Where the image is, for messages."""
+
+
+class Subset:
+    """Some images of another source, in the given order.
+
+    Args:
+        source: The other source.
+        indices: int64, positions in it.
+        name: What people call it; default the source's name.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray, name: str | None = None) -> None:
+        self._source = source
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self.name = name or source.name
+        self.labels = None if source.labels is None else source.labels[self._indices]
+        self.classes = source.classes
+        self.notes = source.notes
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> Image.Image:
+        """The image; see `Source`."""
+        return self._source.read(int(self._indices[index]))
+
+    def inspect(self, index: int) -> Decoded:
+        """The image with its stored mode; see `Source`."""
+        return self._source.inspect(int(self._indices[index]))
+
+    def path(self, index: int) -> str:
+        """Where the image is."""
+        return self._source.path(int(self._indices[index]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the other source's fingerprint and the indices."""
+        return hashlib.sha256(self._source.fingerprint.encode() + self._indices.tobytes()).hexdigest()
+
+
+def open_source(data: str, *, channels: int, split: Split = "train") -> Source:
+    """Open DATA.
+
+    Args:
+        data: A folder, a text file of paths, or `builtin:digits`.
+        channels: 1 or 3; images are converted.
+        split: Which part, where the data say so themselves: `builtin:digits`, or a folder with `train/` and `val/` or
+            `test/`. Data without a split are all `train`.
+
+    Raises:
+        DataError: Nothing there, no image in it, not a list, an unknown builtin, or no test part.
+    """
+    if data.startswith("builtin:"):
+        return _open_builtin(data.removeprefix("builtin:"), channels, split)
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise _missing(data, path)
+    if path.is_dir():
+        return open_folder(path, data, channels=channels, split=split)
+    if path.suffix.lower().lstrip(".") in EXTENSIONS:
+        raise DataError(f"{data} is a single image.", hint="Give the folder that holds it, or a text file of paths.")
+    if split == "test":
+        raise no_test_split(data)
+    return open_list(path, data, channels=channels)
+
+
+def _open_builtin(name: str, channels: int, split: Split) -> Source:
+    if name not in BUILTINS:
+        raise DataError(f"There is no embedded data set `{name}`.{_did_you_mean(name, list(BUILTINS), 'builtin:')}",
+                        hint="Embedded: " + ", ".join(f"builtin:{key}" for key in BUILTINS) + ".")
+    return BUILTINS[name](channels=channels, split=split)
+
+
+def _missing(data: str, path: Path) -> DataError:
+    if data in BUILTINS:
+        return DataError(f"There is no folder or file {data}.", hint=f"The embedded data set is builtin:{data}.")
+    if "://" in data or data.startswith("hf:"):
+        return DataError(f"{data} is not on this machine.", hint="Download the images first, then give their folder.")
+    parent = path.parent
+    siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    text = f"There is no folder or file {data}."
+    if not parent.is_dir():
+        text += f" Its parent {parent} does not exist either."
+    prefix = "" if str(parent) == "." else f"{parent}/"
+    return DataError(text + _did_you_mean(path.name, siblings, prefix),
+                     hint="DATA is a folder of images, a text file of paths, or builtin:digits.")
+
+
+def _did_you_mean(word: str, choices: Sequence[str], prefix: str) -> str:
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f" Did you mean {prefix}{close[0]}?" if close else ""

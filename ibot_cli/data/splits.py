@@ -1,0 +1,62 @@
+"""Training and test part of DATA, for evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ibot_cli.data.folders import split_folders
+from ibot_cli.data.sources import Source, Subset, open_source
+
+
+def open_splits(data: str, *, channels: int, seed: int = 0, test_ratio: float = 0.2) -> tuple[Source, Source, str]:
+    """Open DATA in two parts that share no image.
+
+    Args:
+        data: As for `open_source`.
+        channels: 1 or 3.
+        seed: Of the hold-out, where the data have no test part of their own.
+        test_ratio: Share of the images that is held out then.
+
+    Returns:
+        Training part, test part, and a sentence that says how they were made.
+
+    Raises:
+        DataError: As `open_source`.
+    """
+    path = Path(data).expanduser()
+    own = data.startswith("builtin:") or (path.is_dir() and len(split_folders(path)) > 1)
+    if own:
+        train = open_source(data, channels=channels, split="train")
+        test = open_source(data, channels=channels, split="test")
+        return train, test, f"The data's own split: {len(train):,} training and {len(test):,} test images."
+    source = open_source(data, channels=channels, split="train")
+    chosen = holdout(len(source), source.labels, seed=seed, ratio=test_ratio)
+    train, test = Subset(source, np.flatnonzero(~chosen)), Subset(source, np.flatnonzero(chosen))
+    kind = "random" if source.labels is None else "stratified"
+    sentence = (f"No test part in the data: a {kind} hold-out of {test_ratio:.0%} (seed {seed}), "
+                f"{len(train):,} training and {len(test):,} test images.")
+    return train, test, sentence
+
+
+def holdout(num_images: int, labels: np.ndarray | None, *, seed: int, ratio: float) -> np.ndarray:
+    """Which images to hold out.
+
+    Args:
+        num_images: n.
+        labels: int64 `[n]` for a stratified choice, or None.
+        seed: Of the choice.
+        ratio: Share of each class, rounded; a class of two or more images gives at least one and keeps at least one.
+
+    Returns:
+        bool `[n]`.
+    """
+    rng = np.random.default_rng(seed)
+    groups = np.zeros(num_images, dtype=np.int64) if labels is None else labels
+    chosen = np.zeros(num_images, dtype=bool)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        count = min(max(round(ratio * len(members)), 1), len(members) - 1)
+        chosen[rng.permutation(members)[:count]] = True
+    return chosen
