@@ -1,0 +1,191 @@
+"""From an image to the views of one training sample, or to the input of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ibot_cli.config.schema import DataConfig, ViewsConfig
+from ibot_cli.data.crops import center_crop, crop_box, crop_resized, resize_shorter
+from ibot_cli.data.photometric import NUM_DRAWS, Strengths, apply_changes, draw_changes
+
+CROP_DRAWS = 5
+IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRecipe:
+    """The views of a sample; the fields are those of `ViewsConfig`, and how levels become numbers.
+
+    Attributes:
+        channels: 1 or 3.
+        mean: Per channel, after scaling to 0..1.
+        std: Per channel.
+    """
+
+    num_global: int
+    num_local: int
+    global_size: int
+    local_size: int
+    global_scale: tuple[float, float]
+    local_scale: tuple[float, float]
+    aspect: tuple[float, float]
+    rotation: float
+    flip_prob: float
+    jitter_prob: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    gray_prob: float
+    blur_prob_first: float
+    blur_prob_other: float
+    blur_prob_local: float
+    blur_radius: tuple[float, float]
+    solarize_prob: float
+    solarize_threshold: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, views: ViewsConfig, data: DataConfig) -> ViewRecipe:
+        """The recipe of a configuration; automatic statistics are ImageNet's, or their grey averages."""
+        mean, std = normalisation(data.channels, data.mean, data.std)
+        return cls(**vars(views), channels=data.channels, mean=mean, std=std)
+
+    @cached_property
+    def strengths(self) -> list[Strengths]:
+        """What may happen to each view, globals first."""
+        first = self._strengths(self.blur_prob_first, 0.0)
+        other = self._strengths(self.blur_prob_other, self.solarize_prob)
+        local = self._strengths(self.blur_prob_local, 0.0)
+        return [first, *[other] * (self.num_global - 1), *[local] * self.num_local]
+
+    def _strengths(self, blur_prob: float, solarize_prob: float) -> Strengths:
+        colour = self.channels > 1
+        return Strengths(
+            flip_prob=self.flip_prob,
+            jitter_prob=self.jitter_prob,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation if colour else 0.0,
+            hue=self.hue if colour else 0.0,
+            gray_prob=self.gray_prob if colour else 0.0,
+            blur_prob=blur_prob,
+            blur_radius=self.blur_radius,
+            solarize_prob=solarize_prob,
+            solarize_threshold=self.solarize_threshold,
+        )
+
+
+def normalisation(
+    channels: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel; None is ImageNet's, for one channel their grey averages."""
+    auto_mean, auto_std = IMAGENET[channels]
+    return mean or auto_mean, std or auto_std
+
+
+def draw_views(image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator) -> list[Image.Image]:
+    """The augmented crops of one sample before they become numbers, globals first.
+
+    Args:
+        image: Mode `L` or `RGB`, any size.
+        recipe: What to draw.
+        rng: All randomness; one row of numbers per view, so that a view does not depend on the others' settings.
+
+    Source:
+        iBOT (arXiv 2111.07832), the multi-crop augmentation of the authors' code.
+    """
+    width, height = image.size
+    views = []
+    rows = rng.random((recipe.num_global + recipe.num_local, CROP_DRAWS + NUM_DRAWS)).tolist()
+    for index, (row, strengths) in enumerate(zip(rows, recipe.strengths, strict=True)):
+        if index < recipe.num_global:
+            size, scale = recipe.global_size, recipe.global_scale
+        else:
+            size, scale = recipe.local_size, recipe.local_scale
+        box = crop_box(width, height, scale, recipe.aspect, row[:4], rng)
+        degrees = recipe.rotation * (2 * row[4] - 1)
+        view = crop_resized(image, box, size, degrees)
+        views.append(apply_changes(view, draw_changes(strengths, row[CROP_DRAWS:]), strengths.solarize_threshold))
+    return views
+
+
+def stack_images(images: Sequence[Image.Image], size: int, channels: int) -> np.ndarray:
+    """Levels of images of one size, uint8 `[n, size, size, channels]`."""
+    content = bytearray().join([image.tobytes() for image in images])
+    return np.frombuffer(content, dtype=np.uint8).reshape(len(images), size, size, channels)
+
+
+def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Numbers for the network, computed where `levels` are.
+
+    Args:
+        levels: uint8 `[..., H, W, C]`.
+        mean: Per channel, after scaling to 0..1.
+        std: Per channel.
+
+    Returns:
+        float32 `[..., C, H, W]`, contiguous: (levels / 255 - mean) / std, as torchvision's ToTensor and Normalize.
+    """
+    *lead, height, width, channels = levels.shape
+    values = torch.empty((*lead, channels, height, width), dtype=torch.float32, device=levels.device)
+    values.copy_(levels.movedim(-1, -3)).div_(255)
+    center = torch.tensor(mean, dtype=torch.float32, device=levels.device).view(-1, 1, 1)
+    spread = torch.tensor(std, dtype=torch.float32, device=levels.device).view(-1, 1, 1)
+    return values.sub_(center).div_(spread)
+
+
+def make_views(
+    image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The global and the local views of one sample, float32 `[C, H, W]` each."""
+    images = draw_views(image, recipe, rng)
+    groups = (images[: recipe.num_global], recipe.global_size), (images[recipe.num_global :], recipe.local_size)
+    stacks = [torch.from_numpy(stack_images(group, size, recipe.channels)) for group, size in groups if group]
+    tensors = [list(normalise(stack, recipe.mean, recipe.std)) for stack in stacks]
+    return tensors[0], tensors[1] if len(tensors) > 1 else []
+
+
+def eval_transform(
+    image_size: int, crop_ratio: float, channels: int, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Image.Image], Tensor]:
+    """The transform of evaluations.
+
+    Args:
+        image_size: Side of the result.
+        crop_ratio: The shorter side is resized to `image_size / crop_ratio` (bicubic), then the centre is cropped.
+        channels: 1 or 3; images must have the mode that belongs to it.
+        mean: Per channel, after scaling to 0..1.
+        std: Per channel.
+
+    Returns:
+        From an image to float32 `[C, image_size, image_size]`.
+    """
+    return EvalTransform(image_size, math.floor(image_size / crop_ratio), channels, tuple(mean), tuple(std))
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize, centre crop, normalise; an object so that it travels to loader processes."""
+
+    image_size: int
+    resize_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The tensor of one image, float32 `[C, H, W]`."""
+        view = center_crop(resize_shorter(image, self.resize_size), self.image_size)
+        stack = stack_images([view], self.image_size, self.channels)
+        return normalise(torch.from_numpy(stack), self.mean, self.std)[0]
