@@ -32,7 +32,6 @@ class Strengths(NamedTuple):
     blur_prob: float
     blur_radius: tuple[float, float]
     solarize_prob: float
-    solarize_threshold: int
 
 
 class Changes(NamedTuple):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
 from ibot_cli.data.crops import center_crop, crop_box, crop_resized, resize_shorter
-from ibot_cli.data.photometric import NUM_DRAWS, Strengths, apply_changes, draw_changes
+from ibot_cli.data.gray import change_stack
+from ibot_cli.data.photometric import NUM_DRAWS, Changes, Strengths, apply_changes, draw_changes
 
 CROP_DRAWS = 5
 IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -82,7 +83,6 @@ class ViewRecipe:
             blur_prob=blur_prob,
             blur_radius=self.blur_radius,
             solarize_prob=solarize_prob,
-            solarize_threshold=self.solarize_threshold,
         )
 
 
@@ -94,8 +94,10 @@ def normalisation(
     return mean or auto_mean, std or auto_std
 
 
-def draw_views(image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator) -> list[Image.Image]:
-    """The augmented crops of one sample before they become numbers, globals first.
+def draw_crops(
+    image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator
+) -> tuple[list[Image.Image], list[Changes]]:
+    """The crops of one sample, and what is to happen to each; globals first.
 
     Args:
         image: Mode `L` or `RGB`, any size.
@@ -106,7 +108,7 @@ def draw_views(image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator)
         iBOT (arXiv 2111.07832), the multi-crop augmentation of the authors' code.
     """
     width, height = image.size
-    views = []
+    crops, changes = [], []
     rows = rng.random((recipe.num_global + recipe.num_local, CROP_DRAWS + NUM_DRAWS)).tolist()
     for index, (row, strengths) in enumerate(zip(rows, recipe.strengths, strict=True)):
         if index < recipe.num_global:
@@ -114,16 +116,32 @@ def draw_views(image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator)
         else:
             size, scale = recipe.local_size, recipe.local_scale
         box = crop_box(width, height, scale, recipe.aspect, row[:4], rng)
-        degrees = recipe.rotation * (2 * row[4] - 1)
-        view = crop_resized(image, box, size, degrees)
-        views.append(apply_changes(view, draw_changes(strengths, row[CROP_DRAWS:]), strengths.solarize_threshold))
-    return views
+        crops.append(crop_resized(image, box, size, recipe.rotation * (2 * row[4] - 1)))
+        changes.append(draw_changes(strengths, row[CROP_DRAWS:]))
+    return crops, changes
 
 
-def stack_images(images: Sequence[Image.Image], size: int, channels: int) -> np.ndarray:
-    """Levels of images of one size, uint8 `[n, size, size, channels]`."""
+def finish_views(crops: Sequence[Image.Image], changes: Sequence[Changes], threshold: int) -> np.ndarray:
+    """Flip, jitter, grey, blur and solarise crops of one size.
+
+    Args:
+        crops: At least one, all of the same size and mode.
+        changes: One per crop.
+        threshold: Of solarisation.
+
+    Returns:
+        Levels, uint8 `[n, H, W, C]`.
+    """
+    if crops[0].mode == "L":
+        return change_stack(stack_images(crops)[..., 0], changes, threshold)[..., None]
+    return stack_images([apply_changes(crop, change, threshold) for crop, change in zip(crops, changes, strict=True)])
+
+
+def stack_images(images: Sequence[Image.Image]) -> np.ndarray:
+    """Levels of images of one size and mode, uint8 `[n, H, W, C]`."""
     content = bytearray().join([image.tobytes() for image in images])
-    return np.frombuffer(content, dtype=np.uint8).reshape(len(images), size, size, channels)
+    width, height = images[0].size
+    return np.frombuffer(content, dtype=np.uint8).reshape(len(images), height, width, -1)
 
 
 def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -149,11 +167,15 @@ def make_views(
     image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The global and the local views of one sample, float32 `[C, H, W]` each."""
-    images = draw_views(image, recipe, rng)
-    groups = (images[: recipe.num_global], recipe.global_size), (images[recipe.num_global :], recipe.local_size)
-    stacks = [torch.from_numpy(stack_images(group, size, recipe.channels)) for group, size in groups if group]
-    tensors = [list(normalise(stack, recipe.mean, recipe.std)) for stack in stacks]
-    return tensors[0], tensors[1] if len(tensors) > 1 else []
+    crops, changes = draw_crops(image, recipe, rng)
+    tensors = []
+    for part in (slice(0, recipe.num_global), slice(recipe.num_global, None)):
+        if crops[part]:
+            levels = finish_views(crops[part], changes[part], recipe.solarize_threshold)
+            tensors.append(list(normalise(torch.from_numpy(levels), recipe.mean, recipe.std)))
+        else:
+            tensors.append([])
+    return tensors[0], tensors[1]
 
 
 def eval_transform(
@@ -164,14 +186,16 @@ def eval_transform(
     Args:
         image_size: Side of the result.
         crop_ratio: The shorter side is resized to `image_size / crop_ratio` (bicubic), then the centre is cropped.
-        channels: 1 or 3; images must have the mode that belongs to it.
+        channels: 1 or 3; `mean` and `std` have as many entries, and images the mode that belongs to it.
         mean: Per channel, after scaling to 0..1.
         std: Per channel.
 
     Returns:
         From an image to float32 `[C, image_size, image_size]`.
     """
-    return EvalTransform(image_size, math.floor(image_size / crop_ratio), channels, tuple(mean), tuple(std))
+    if not len(mean) == len(std) == channels:
+        raise ValueError(f"{channels} channels need as many means and deviations, not {len(mean)} and {len(std)}")
+    return EvalTransform(image_size, math.floor(image_size / crop_ratio), tuple(mean), tuple(std))
 
 
 @dataclass(frozen=True)
@@ -180,12 +204,10 @@ class EvalTransform:
 
     image_size: int
     resize_size: int
-    channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The tensor of one image, float32 `[C, H, W]`."""
         view = center_crop(resize_shorter(image, self.resize_size), self.image_size)
-        stack = stack_images([view], self.image_size, self.channels)
-        return normalise(torch.from_numpy(stack), self.mean, self.std)[0]
+        return normalise(torch.from_numpy(stack_images([view])), self.mean, self.std)[0]
