@@ -56,10 +56,10 @@ class KnnResult:
     num_test: int
     num_classes: int
     baseline_random: float | None
-    baseline_random_per_seed: tuple[float, ...]
+    baseline_random_per_seed: tuple[float, ...] | None
     baseline_pixels: float | None
-    baseline_num_train: int
-    baseline_num_test: int
+    baseline_num_train: int | None
+    baseline_num_test: int | None
     split: str
     weights: str
     weights_hash: str

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ibot_cli.config.load import from_mapping
 from ibot_cli.config.schema import Config
 from ibot_cli.core.heads import Head
+from ibot_cli.data.transform import normalisation
 from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
 from ibot_cli.runs.directory import is_run
@@ -23,7 +24,6 @@ from ibot_cli.weights.shapes import BackboneShape, backbone_shape, build_head
 from ibot_cli.weights.timm_models import load_timm
 
 Which = Literal["student", "teacher"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _EVAL_CROP_RATIO = 0.875
 
 
@@ -41,6 +41,7 @@ class LoadedBackbone:
         crop_ratio: The image is resized to `image_size / crop_ratio`, then centre-cropped.
         description: One line for people.
         weights_hash: sha256 over the backbone's names, shapes and bytes.
+        architecture: Says exactly what `rebuild` builds; equal texts mean equal networks but for their weights.
         rebuild: Makes the same network with fresh weights from the global generator.
         unused: Names in the file that are known and not needed.
         notes: What the user should be told.
@@ -55,6 +56,7 @@ class LoadedBackbone:
     crop_ratio: float
     description: str
     weights_hash: str
+    architecture: str
     rebuild: Callable[[], nn.Module]
     unused: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -92,7 +94,7 @@ def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher") -> L
     config = from_mapping(state["config"], str(found.path))
     tensors: dict[str, Tensor] = state[which]
     shape = _configured_shape(config, mask_token="backbone.masked_embed" in tensors)
-    mean, std = _statistics(config.data.channels, config.data.mean, config.data.std)
+    mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
     loaded = _build(shape, tensors, config.head.activation, str(found.path))
     return replace(
         loaded,
@@ -148,6 +150,7 @@ def _from_timm(name: str) -> LoadedBackbone:
         crop_ratio=model.crop_ratio,
         description=f"timm:{name}",
         weights_hash=weights_hash(model.backbone),
+        architecture=f"timm:{name}",
         rebuild=lambda: load_timm(name, pretrained=False).backbone,
     )
 
@@ -162,7 +165,8 @@ def _build(shape: BackboneShape, tensors: Mapping[str, Tensor], activation: str,
     if head is not None:
         parts.append(("head.", head, above))
     _fill(parts, origin)
-    mean, std = _statistics(shape.channels, None, None)
+    mean, std = normalisation(shape.channels, None, None)
+    bare = replace(shape, mask_token=False)
     return LoadedBackbone(
         backbone=backbone.eval(),
         head=None if head is None else head.eval(),
@@ -173,7 +177,8 @@ def _build(shape: BackboneShape, tensors: Mapping[str, Tensor], activation: str,
         crop_ratio=_EVAL_CROP_RATIO,
         description=origin,
         weights_hash=weights_hash(backbone),
-        rebuild=replace(shape, mask_token=False).build,
+        architecture=repr(bare),
+        rebuild=bare.build,
         unused=() if head is not None else tuple(above),
     )
 
@@ -214,12 +219,3 @@ def _configured_shape(config: Config, mask_token: bool) -> BackboneShape:
         window_size=model.window_size,
         mask_token=mask_token,
     )
-
-
-def _statistics(
-    channels: int, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The stated mean and deviation, else ImageNet's, averaged over the channels for grey images."""
-    if channels == 3:
-        return mean or IMAGENET_MEAN, std or IMAGENET_STD
-    return mean or (sum(IMAGENET_MEAN) / 3,) * channels, std or (sum(IMAGENET_STD) / 3,) * channels

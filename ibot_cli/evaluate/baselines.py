@@ -1,0 +1,160 @@
+"""What an accuracy must beat: the same network with random weights, and raw pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ibot_cli import __version__
+from ibot_cli.data.transform import eval_transform
+from ibot_cli.evaluate.features import Transform, extract
+from ibot_cli.evaluate.knn import accuracy, knn_vote
+from ibot_cli.evaluate.labelled import Labelled
+from ibot_cli.runs.durable import write_json
+
+SEEDS = (0, 1, 2)
+PIXEL_SIDE = 32
+MAX_TRAIN, MAX_TEST = 10_000, 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Top-1 accuracies on at most 10,000 training and 2,000 test images.
+
+    Attributes:
+        random: Of the network with random weights, one per seed.
+        pixels: Of the pixels at 32 x 32.
+        num_train: Training images.
+        num_test: Test images.
+    """
+
+    random: tuple[float, ...]
+    pixels: float
+    num_train: int
+    num_test: int
+
+
+def measure_baselines(
+    rebuild: Callable[[], nn.Module],
+    transform: Transform,
+    train: Labelled,
+    test: Labelled,
+    *,
+    channels: int,
+    k: int,
+    temperature: float,
+    num_classes: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Baselines:
+    """Both baselines by the same k-NN on the same seeded subset; the global generators are left as they were.
+
+    Args:
+        rebuild: Makes the network with fresh weights from the global generator.
+        transform: The network's evaluation transform.
+        train: Training images.
+        test: Test images.
+        channels: 1 for grey pixels, 3 for RGB.
+        k: Neighbours.
+        temperature: Of the votes.
+        num_classes: C.
+        device: Where to compute.
+        workers: Loader processes.
+        progress: Called with the stage, the images done and their total.
+    """
+    chosen = [_subset(len(part.source), most) for part, most in ((train, MAX_TRAIN), (test, MAX_TEST))]
+
+    def top1(stage: str, network: nn.Module, prepare: Transform, parts: int) -> list[float]:
+        report = None if progress is None else partial(progress, stage)
+        features, labels = [], []
+        for part, index in zip((train, test), chosen, strict=True):
+            found = extract(network, part.source, prepare, index=index, device=device, workers=workers, progress=report)
+            features.append(found.cls.chunk(parts, dim=1))
+            labels.append(torch.from_numpy(part.labels[found.index]))
+        votes = [
+            knn_vote(bank, labels[0], queries, [k], temperature, num_classes, device=device)[k]
+            for bank, queries in zip(*features, strict=True)
+        ]
+        return [accuracy(predictions, labels[1])[0] for predictions in votes]
+
+    networks = _SideBySide([random_network(rebuild, seed) for seed in SEEDS])
+    flat = eval_transform(PIXEL_SIDE, 1.0, channels, (0.0,) * channels, (1.0,) * channels)
+    return Baselines(
+        random=tuple(top1("random weights", networks, transform, len(SEEDS))),
+        pixels=top1("raw pixels", _Pixels(), flat, 1)[0],
+        num_train=len(chosen[0]),
+        num_test=len(chosen[1]),
+    )
+
+
+def random_network(rebuild: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A fresh network whose weights depend on `seed` alone; the global generator is restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return rebuild()
+
+
+def cached(key: str, measure: Callable[[], Baselines]) -> Baselines:
+    """`measure()`, or what it gave for the same `key` before; an unusable cache is ignored.
+
+    Args:
+        key: Says everything that the result depends on.
+        measure: Called when the cache has no answer.
+    """
+    digest = hashlib.sha256(f"{__version__}\n{key}".encode()).hexdigest()
+    path = cache_directory() / "baselines" / f"{digest}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        stored = json.loads(path.read_text())
+        return Baselines(
+            random=tuple(float(value) for value in stored["random"]),
+            pixels=float(stored["pixels"]),
+            num_train=int(stored["num_train"]),
+            num_test=int(stored["num_test"]),
+        )
+    found = measure()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(found))
+    return found
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/ibot`, or `~/.cache/ibot`."""
+    stated = os.environ.get("XDG_CACHE_HOME")
+    return (Path(stated) if stated else Path.home() / ".cache") / "ibot"
+
+
+class _SideBySide(nn.Module):
+    """Several networks in one pass over the images: class tokens `[B, 1, sum of D]`."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([network(images)[:, :1] for network in self.networks], dim=2)
+
+
+class _Pixels(nn.Module):
+    """The image itself as one token, `[B, 1, C * H * W]`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).unsqueeze(1)
+
+
+def _subset(num: int, most: int) -> NDArray[np.int64]:
+    if num <= most:
+        return np.arange(num, dtype=np.int64)
+    return np.sort(np.random.default_rng(0).permutation(num)[:most]).astype(np.int64)

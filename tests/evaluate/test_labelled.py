@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ibot_cli.errors import DataError
+from ibot_cli.evaluate.labelled import label_parts, open_labelled
+from tests.evaluate.images import Coloured, write_folder
+
+
+def test_own_split_with_different_class_sets(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 3, "c": 2})
+    write_folder(tmp_path / "val", {"b": 2, "c": 1})
+    split = open_labelled(str(tmp_path), channels=3)
+    assert split.classes == ["a", "b", "c"]
+    assert split.train.labels.tolist() == [0, 0, 0, 2, 2]
+    assert split.test.labels.tolist() == [1, 1, 2]
+    assert "Classes without a training image: b. Their test images (2) count as errors." in split.notes
+
+
+def test_hold_out_is_stated_and_repeatable(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 10, "b": 5})
+    split, again = (open_labelled(str(tmp_path), channels=3, seed=3) for _ in range(2))
+    assert np.bincount(split.test.labels).tolist() == [2, 1]
+    assert "seed 3" in split.sentence and "hold-out" in split.sentence
+    assert split.fingerprint == again.fingerprint
+    assert split.fingerprint != open_labelled(str(tmp_path), channels=3, seed=4).fingerprint
+
+
+def test_digits_use_their_own_split() -> None:
+    split = open_labelled("builtin:digits", channels=1)
+    assert (len(split.train.labels), len(split.test.labels), len(split.classes)) == (1437, 360, 10)
+
+
+def test_numbers_are_ordered_by_value() -> None:
+    source = Coloured([0, 1, 2])
+    source.classes = ["10", "9", "x"]
+    assert label_parts(source, source, "data", "").classes == ["9", "10", "x"]
+
+
+def test_no_labels(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 10})
+    flat = tmp_path / "a"
+    with pytest.raises(DataError, match="has no labels, which k-NN accuracy needs") as caught:
+        open_labelled(str(flat), channels=3)
+    assert caught.value.hint is not None and "folder of its own" in caught.value.hint
+
+
+def test_one_class() -> None:
+    with pytest.raises(DataError, match="DATA has one class only, colour 1"):
+        label_parts(Coloured([1, 1]), Coloured([1]), "DATA", "")
+
+
+def test_empty_part() -> None:
+    with pytest.raises(DataError, match="too few images for a training and a test part"):
+        label_parts(Coloured([0, 1]), Coloured([]), "DATA", "")
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        open_labelled(str(tmp_path), channels=3)
