@@ -89,8 +89,8 @@ def _show(result: KnnResult) -> None:
         rows.append((f"random weights, mean of {seeds} seeds", str(result.k), f"{result.baseline_random:.2%}"))
     if result.baseline_pixels is not None:
         rows.append(("raw pixels, 32 x 32", str(result.k), f"{result.baseline_pixels:.2%}"))
-    title = f"k-NN on {result.data}: {result.weights}"
-    console.table(["Features", "k", "Top-1"], rows, title=title, right=["k", "Top-1"], keep=["k", "Top-1"])
+    console.note(f"k-NN on {result.data}: {result.weights}")
+    console.table(["Features", "k", "Top-1"], rows, right=["k", "Top-1"], keep=["k", "Top-1"])
     console.note(f"{result.split} {result.num_classes} classes.")
     for text in result.notes:
         console.warn(text)
