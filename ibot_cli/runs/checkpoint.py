@@ -120,13 +120,24 @@ def plain(value: Any, where: str = "state") -> Any:
     """
     if isinstance(value, Tensor):
         return value.detach()
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numpy's float64 is a float and torch's version a str, but neither is plain
     if isinstance(value, Mapping):
-        return {key: plain(entry, f"{where}[{key!r}]") for key, entry in value.items()}
+        return {_plain_key(key, where): plain(entry, f"{where}[{key!r}]") for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(plain(entry, f"{where}[{index}]") for index, entry in enumerate(value))
+        entries = [plain(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
     raise TypeError(f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values only")
+
+
+def _plain_key(key: Any, where: str) -> int | str:
+    for kind in (int, str):
+        if isinstance(key, kind):
+            return kind(key)
+    raise TypeError(f"{where} has the key {key!r}; keys are int or str")
 
 
 def latest(directory: Path) -> Checkpoint | None:
@@ -208,7 +219,8 @@ class CheckpointStore:
 
     def _remove_old(self, new: Path) -> None:
         """Runs after `new` is durable, so a kill at any point leaves at least one good checkpoint."""
-        existing = paths(self.directory)
+        # what is beyond the new step was unreadable, or the run would not be here; it counts for nothing
+        existing = [path for path in paths(self.directory) if _step(path) <= _step(new)]
         newest = existing[-self.keep_last :]
         for path in existing:
             replaced = path != new and _step(path) == _step(new) and ".keep" in new.name

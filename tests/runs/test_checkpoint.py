@@ -4,6 +4,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,24 @@ def test_only_plain_values_are_saved(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a \w*Path"):
         CheckpointStore(tmp_path).save({"a": [1, Path()]} | state(), step=1, epoch=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_subclasses_of_plain_types_become_plain(tmp_path: Path) -> None:
+    content = {"torch": torch.__version__, "lr": np.float64(0.1), "shape": torch.Size([2, 3]), 3: True, "n": None}
+    path = CheckpointStore(tmp_path).save(content, step=1, epoch=0)
+    found = torch.load(path, weights_only=True)["state"]
+    assert found == {"torch": str(torch.__version__), "lr": 0.1, "shape": (2, 3), 3: True, "n": None}
+    assert [type(found[key]) for key in ("torch", "lr", "shape", 3)] == [str, float, tuple, bool]
+    with pytest.raises(TypeError, match=r"state has the key \(1, 2\)"):
+        CheckpointStore(tmp_path).save({(1, 2): 3}, step=1, epoch=0)
+
+
+def test_an_unreadable_newer_file_does_not_push_good_ones_out(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=2)
+    (tmp_path / "step-00000099.pt").write_bytes(b"half")
+    for step in (1, 2, 3):
+        store.save(state(), step=step, epoch=0)
+    assert names(store) == ["step-00000002.pt", "step-00000003.pt", "step-00000099.pt"]
 
 
 def test_retention_keeps_the_newest_and_whole_epochs(tmp_path: Path) -> None:
