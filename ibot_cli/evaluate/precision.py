@@ -15,7 +15,8 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        # not inference_mode: what a network caches there could not be used for training afterwards
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)

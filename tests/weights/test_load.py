@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ibot_cli.config.load import flatten, to_yaml
 from ibot_cli.config.schema import Config, DataConfig, ModelConfig, ViewsConfig
@@ -55,6 +56,15 @@ def test_checkpoint_file_of_ours(run: tuple[RunDirectory, Network, Network]) -> 
     loaded = load_weights(str(directory.checkpoints / "step-00000012.pt"))
     assert loaded.weights_hash == weights_hash(teacher.backbone)
     assert loaded.head is not None
+
+
+def test_nested_configuration_with_automatic_values(tmp_path: Path) -> None:
+    config = replace(CONFIG, data=DataConfig(channels=1))
+    teacher = network(False)
+    state = {"config": yaml.safe_load(to_yaml(config)), "teacher": teacher.state_dict()}
+    loaded = load_weights(str(CheckpointStore(tmp_path).save(state, step=1, epoch=0)))
+    assert loaded.weights_hash == weights_hash(teacher.backbone)
+    assert (loaded.mean, loaded.std, loaded.crop_ratio) == ((0.449,), (0.226,), 0.875)
 
 
 def test_unreadable_newest_checkpoint_is_noted(run: tuple[RunDirectory, Network, Network]) -> None:
