@@ -78,7 +78,8 @@ def choose_workers(
         workers = min(cores - 1, MAX_WORKERS)
         return LoadPlan(workers, max(cores - workers, 1),
                         f"{spent} and the network runs on an accelerator: {workers} of {cores} cores load.")
-    workers = min(range(min(cores, MAX_WORKERS + 1)), key=lambda w: _sample_seconds(w, load_seconds, compute_seconds, cores))
+    times = [_sample_seconds(w, load_seconds, compute_seconds, cores) for w in range(min(cores, MAX_WORKERS + 1))]
+    workers = times.index(min(times))
     if workers == 0:
         return LoadPlan(0, cores, f"{spent}, the network on the CPU about {compute_seconds * 1e3:.3g} ms of one core: "
                                   f"all {cores} cores compute, the main process loads in between.")

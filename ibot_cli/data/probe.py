@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.assemble import Assembler
-from ibot_cli.data.bad_files import list_bad
+from ibot_cli.data.bad_files import BadLimits, list_bad
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import Source
+from ibot_cli.data.transform import ViewRecipe
 from ibot_cli.errors import DataError
 
 SAMPLE = 500
@@ -87,21 +89,23 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
                        dict(modes.most_common()), source.notes)
 
 
-def time_loading(assembler: Assembler, samples: int = 16, seconds: float = 1.0) -> float:
-    """Seconds that one sample takes to load on one core: the best of a few, within a time limit.
+def time_loading(
+    source: Source, recipe: ViewRecipe, masks: MaskSampler | None, *, samples: int = 16, seconds: float = 1.0
+) -> float:
+    """Seconds that one sample takes to load on one core: the median of a few, within a time limit.
 
     Raises:
-        DataError: As the assembler.
+        DataError: No image can be read.
     """
-    best, spent = float("inf"), 0.0
-    for index in _sample(len(assembler.source), samples, assembler.seed):
+    assembler = Assembler(source, recipe, masks, 0, 0, 0, BadLimits(len(source), 1.0, len(source)))
+    times: list[float] = []
+    for index in _sample(len(source), samples, 0):
         began = time.perf_counter()
         assembler([(index, 0)])
-        took = time.perf_counter() - began
-        best, spent = min(best, took), spent + took
-        if spent > seconds:
+        times.append(time.perf_counter() - began)
+        if sum(times) > seconds:
             break
-    return best
+    return float(np.median(times))
 
 
 def _sample(total: int, count: int, seed: int) -> list[int]:
