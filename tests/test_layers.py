@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "ibot_cli"
 ROWS = (
     ("errors", "distributed"),
     ("console",),
+    ("progress",),
     ("config", "core"),
     ("data",),
     ("runs",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,23 +39,35 @@ def pretrain(
         int | None, typer.Option(metavar="N", help="Loader processes; 0 loads in the main process.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run no step.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result, or the plan, as JSON on stdout.")] = False,
 ) -> None:
     """Pre-train a vision transformer on images, without labels.
 
     Without --preset, what suits the data and the device is chosen and each choice is printed with its reason.
     """
-    from ibot_cli.train.launch import pretrain as launch  # type: ignore[import-not-found, unused-ignore]
+    # Idle OpenMP threads would otherwise spin on cores that other processes need; read once, when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    launch(
-        data=data,
-        preset=preset,
-        config=config,
-        sets=sets or [],
-        out=out,
-        resume=resume,
-        device=device,
-        workers=workers,
-        dry_run=dry_run,
-        json=json,
-    )
+    from ibot_cli import console, distributed
+    from ibot_cli.commands.plan_view import plan_record, show_plan, show_result
+    from ibot_cli.progress import make_reporter
+    from ibot_cli.train.launch import Request, execute, prepare
+
+    request = Request(
+        data=data, preset=preset, config=config, sets=sets or [], out=out, resume=resume, device=device,
+        workers=workers, arguments=sys.argv,
+    )  # fmt: skip
+    writes = distributed.rank() == 0
+    with distributed.process_group():
+        prepared = prepare(request, want_memory=dry_run)
+        if dry_run and json and writes:
+            console.emit_json(plan_record(prepared))
+        elif writes:
+            show_plan(prepared, full=dry_run)
+        if dry_run:
+            return
+        result = execute(prepared, make_reporter(writes))
+    if writes and json:
+        console.emit_json(result)
+    elif writes:
+        show_result(result)

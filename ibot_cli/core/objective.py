@@ -169,7 +169,6 @@ class Objective(nn.Module):
         self.register_buffer("center", torch.zeros(1, len(student.head.last_layer.weight_g)))
         self.register_buffer("patch_center", torch.zeros(1, len(student.head.patch_layer.weight_g)))
         self.teacher.requires_grad_(False)
-        self._follow = shared_parameters(student, teacher)
         missing = teacher.load_state_dict(student.state_dict(), strict=False)
         assert not missing.missing_keys, missing
 
@@ -285,7 +284,7 @@ class Objective(nn.Module):
                     momentum = self.center_momentum[name]
                     moved = center * momentum + mean * (1 - momentum)
                     center.copy_(torch.where(finite, moved, center))
-        student, teacher = self._follow
+        student, teacher = shared_parameters(self.student, self.teacher)
         move_towards(teacher, student, torch.where(finite, 1 - now.teacher_momentum, 0.0).to(torch.float32))
         for module in self.modules():
             if isinstance(module, BatchNorm):

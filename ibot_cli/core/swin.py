@@ -30,6 +30,7 @@ SIZES = {
     "swin_large": Size(192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
 PATCH_SIZE = 4
+STRIDE = PATCH_SIZE * 8
 
 
 class Swin(Backbone):
@@ -59,7 +60,7 @@ class Swin(Backbone):
         )
         self.patch_embed, self.layers, self.norm = layers.patch_embed, layers.layers, layers.norm
         self.dim, self.num_blocks = size.width * 8, sum(size.depths)
-        self.image_size, self.channels, self.stride = image_size, channels, PATCH_SIZE * 8
+        self.image_size, self.channels, self.stride = image_size, channels, STRIDE
         self.masked_embed = nn.Parameter(torch.zeros(1, size.width)) if mask_token else None
         self.apply(init_linear)
         for module in self.modules():

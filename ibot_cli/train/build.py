@@ -1,0 +1,96 @@
+"""From configuration to networks; the last place that knows the configuration before `core`."""
+
+from __future__ import annotations
+
+import torch
+
+from ibot_cli.config.schema import Config
+from ibot_cli.core import swin
+from ibot_cli.core.backbone import Backbone, build_backbone
+from ibot_cli.core.heads import BatchNorm, Head
+from ibot_cli.core.masking import MaskSampler
+from ibot_cli.core.objective import Network, Objective
+from ibot_cli.core.targets import SumOverRanks, identity
+
+
+def backbone_of(config: Config, mask_token: bool) -> Backbone:
+    """A fresh backbone."""
+    model = config.model
+    return build_backbone(
+        arch=model.arch,
+        image_size=config.views.global_size,
+        channels=config.data.channels,
+        patch_size=model.patch_size,
+        width=model.width,
+        depth=model.depth,
+        heads=model.heads,
+        window_size=model.window_size,
+        mask_token=mask_token,
+    )
+
+
+def network_of(config: Config, mask_token: bool) -> Network:
+    """A fresh backbone with its head.
+
+    Raises:
+        ValueError: If the number of prototypes is still open.
+    """
+    backbone, head = backbone_of(config, mask_token), config.head
+    if head.prototypes is None or head.patch_prototypes is None:
+        raise ValueError("the number of prototypes is not decided yet")
+    return Network(
+        backbone,
+        Head(
+            backbone.dim,
+            head.prototypes,
+            None if head.shared else head.patch_prototypes,
+            hidden_size=head.hidden_size,
+            bottleneck_size=head.bottleneck_size,
+            num_layers=head.num_layers,
+            activation=head.activation,
+            norm=head.norm,
+            trainable_norm=head.trainable_norm,
+        ),
+    )
+
+
+def objective_of(config: Config, sum_over_ranks: SumOverRanks = identity) -> Objective:
+    """Student, teacher and losses, on the CPU, from the configuration's seed; the global generator is left alone."""
+    settings = config.objective
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        student = network_of(config, mask_token=settings.patch != "none")
+        teacher = network_of(config, mask_token=False)
+    objective = Objective(
+        student,
+        teacher,
+        cls=settings.cls,
+        patch=settings.patch,
+        cls_weight=settings.cls_weight,
+        patch_weight=settings.patch_weight,
+        balance=settings.balance,
+        sinkhorn_iterations=settings.sinkhorn_iterations,
+        center_momentum=settings.center_momentum,
+        patch_center_momentum=settings.patch_center_momentum,
+        student_temp=settings.student_temp,
+        sum_over_ranks=sum_over_ranks,
+    )
+    for module in objective.modules():
+        if isinstance(module, BatchNorm):
+            module.sum_over_ranks = sum_over_ranks
+    return objective
+
+
+def stride_of(config: Config) -> int:
+    """Pixels per output token and side."""
+    return swin.STRIDE if config.model.arch in swin.SIZES else config.model.patch_size
+
+
+def masks_of(config: Config) -> MaskSampler | None:
+    """Draws the masks of global views, or None without a patch target."""
+    if config.objective.patch == "none":
+        return None
+    mask = config.mask
+    return MaskSampler(
+        grid=config.views.global_size // stride_of(config), kind=mask.kind, ratio=mask.ratio, ratio_var=mask.ratio_var
+    )

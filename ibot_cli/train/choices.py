@@ -1,0 +1,134 @@
+"""What `ibot pretrain DIR` decides by itself, with its reasons, and durations that are cut to the run.
+
+Pure functions of the number of images and the settings; nothing here knows the machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ibot_cli.config.schema import Config
+
+IMAGENET_IMAGES = 1_281_167
+SMALL_SET = 50_000
+
+Choice = tuple[Any, str]
+"""A value and the reason for it."""
+
+
+def automatic_choices(num_images: int, config: Config) -> dict[str, Choice]:
+    """Settings for a set of this size: dotted path to value and reason.
+
+    Args:
+        num_images: Images that training sees.
+        config: What is resolved so far; a number of epochs that the user gave decides the warm-ups.
+    """
+    epochs, why_epochs = _epochs(num_images)
+    choices: dict[str, Choice] = {"train.epochs": (epochs, why_epochs)}
+    if config.train.epochs is not None:
+        epochs = config.train.epochs
+    batch, why_batch = _batch_size(num_images)
+    choices["train.batch_size"] = (batch, why_batch)
+    choices["head.prototypes"] = _prototypes(num_images)
+    choices["optim.warmup_epochs"] = (_share(epochs, 0.1, 10), f"a tenth of {epochs} epochs, 10 at most as published")
+    choices["objective.teacher_temp_warmup_epochs"] = (
+        _share(epochs, 0.3, 30),
+        f"three tenths of {epochs} epochs, 30 at most as published",
+    )
+    if num_images < SMALL_SET:
+        choices["objective.balance"] = (
+            "sinkhorn",
+            f"with fewer than {SMALL_SET:,} images centring alone tends to collapse to uniform targets",
+        )
+    return choices
+
+
+def _epochs(num_images: int) -> Choice:
+    """100 on a set of ImageNet's size; more passes on smaller sets, growing with the root so that cost still falls."""
+    wanted = 100 * math.sqrt(IMAGENET_IMAGES / max(num_images, 1))
+    epochs = int(min(max(wanted, 100), 800))
+    return (
+        epochs,
+        f"{num_images:,} images: 100 passes at ImageNet's size, more on smaller sets, 800 at most",
+    )
+
+
+def _batch_size(num_images: int) -> Choice:
+    if num_images >= 8 * 1024:
+        return 1024, "as published"
+    batch = 2 ** max(int(math.log2(max(num_images / 8, 1))), 1)
+    return batch, f"{num_images:,} images: at least 8 updates per epoch (published: 1024)"
+
+
+def _prototypes(num_images: int) -> Choice:
+    if num_images >= 16 * 8192:
+        return 8192, "as published"
+    count = min(max(2 ** round(math.log2(max(num_images / 16, 1))), 256), 8192)
+    return count, f"{num_images:,} images: about 16 images per prototype, between 256 and the published 8192"
+
+
+def _share(epochs: int, share: float, most: int) -> int:
+    return max(1, min(most, round(share * epochs)))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A duration that was longer than the run.
+
+    Attributes:
+        path: Its setting.
+        was: Epochs asked for.
+        now: Epochs it has.
+    """
+
+    path: str
+    was: int
+    now: int
+
+    def __str__(self) -> str:
+        return f"{self.path} = {self.was} epochs does not fit into this run; scaled to {self.now}."
+
+
+def fit_durations(config: Config, epochs: int, reference_epochs: int) -> tuple[Config, list[Cut]]:
+    """Scales every warm-up and start epoch that does not fit into the run.
+
+    Such a duration keeps the share that it had of `reference_epochs`; the authors' code crashes instead.
+
+    Args:
+        config: Settings; only durations change.
+        epochs: Length of the run.
+        reference_epochs: Length that the recipe was written for.
+
+    Returns:
+        The settings and what was cut.
+    """
+    cuts: list[Cut] = []
+
+    def fitted(path: str, value: int, most: int) -> int:
+        if value <= most:
+            return value
+        scaled = min(most, max(1, round(value * epochs / max(reference_epochs, value))))
+        cuts.append(Cut(path, value, scaled))
+        return scaled
+
+    last = max(epochs - 1, 0)
+    warmup = fitted("optim.warmup_epochs", config.optim.warmup_epochs, epochs)
+    freeze = fitted("optim.freeze_prototypes_epochs", config.optim.freeze_prototypes_epochs, last)
+    start = fitted("mask.start_epoch", config.mask.start_epoch, last)
+    temps = config.objective.teacher_temp_warmup_epochs
+    temps = fitted("objective.teacher_temp_warmup_epochs", temps, epochs - start)
+    changed = replace(
+        config,
+        optim=replace(config.optim, warmup_epochs=warmup, freeze_prototypes_epochs=freeze),
+        mask=replace(config.mask, start_epoch=start),
+        objective=replace(config.objective, teacher_temp_warmup_epochs=temps),
+    )
+    return changed, cuts
+
+
+def changed_paths(choices: Mapping[str, Choice], origin: Mapping[str, str]) -> dict[str, Choice]:
+    """The choices that really decided a value, that is, that nothing the user said has overruled."""
+    return {path: choice for path, choice in choices.items() if origin.get(path, "").startswith("chosen")}

@@ -1,0 +1,265 @@
+"""The training loop: steps, readings, epochs, checkpoints, and stopping in good order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import yaml
+
+from ibot_cli import distributed
+from ibot_cli.config.load import to_yaml
+from ibot_cli.core.backbone import drop_path_factors
+from ibot_cli.core.objective import Objective
+from ibot_cli.core.optim import build_optimizer
+from ibot_cli.data.loader import StepData, ViewLoader
+from ibot_cli.data.rng import step_generator
+from ibot_cli.data.sources import Source
+from ibot_cli.errors import IBotError, TrainingError
+from ibot_cli.runs.checkpoint import CheckpointStore
+from ibot_cli.runs.directory import RunDirectory
+from ibot_cli.runs.metrics import MetricsLog
+from ibot_cli.train.build import objective_of
+from ibot_cli.train.epoch import EpochSums
+from ibot_cli.train.health import Watch
+from ibot_cli.train.interrupt import EXIT_CODES, StopRequest
+from ibot_cli.train.machine import peak_memory
+from ibot_cli.train.monitor import OnlineKnn, epoch_record
+from ibot_cli.train.plan import Plan, known, loader_of
+from ibot_cli.train.reporter import Reporter
+from ibot_cli.train.step import StepSettings, train_step
+from ibot_cli.train.tensorboard import Board
+from ibot_cli.train.window import Window
+
+
+class Interrupted(IBotError):
+    """A signal ended training; everything is saved."""
+
+    def __init__(self, signal_number: int, step: int, run: RunDirectory) -> None:
+        super().__init__(
+            f"Stopped after step {step:,} by a signal; everything is saved in {run.path}.",
+            f"Continue with: ibot pretrain --out {run.path} --resume",
+        )
+        self.exit_code = EXIT_CODES.get(signal_number, 1)  # type: ignore[call-overload]
+
+
+@dataclass
+class Loop:
+    """One run in one process.
+
+    Attributes:
+        plan: What to do.
+        source: The images.
+        run: Where to write; only process 0 writes.
+        reporter: Who is told.
+        step: Updates done.
+    """
+
+    plan: Plan
+    source: Source
+    run: RunDirectory
+    reporter: Reporter
+    step: int = 0
+    objective: Objective = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    loader: ViewLoader = field(init=False)
+    sums: EpochSums = field(default_factory=EpochSums)
+
+    def __post_init__(self) -> None:
+        plan, config = self.plan, self.plan.config
+        self.writer = distributed.rank() == 0
+        self.objective = objective_of(config, distributed.sum_over_ranks).to(plan.device)
+        self.optimizer = build_optimizer(self.objective.student, betas=config.optim.betas, eps=config.optim.eps)
+        self.loader = loader_of(plan, self.source)
+        self.store = CheckpointStore(
+            self.run.checkpoints, keep_last=config.train.keep_last, keep_epochs=config.train.keep_every_epochs
+        )
+        self.metrics = MetricsLog(self.run.metrics)
+        self.board = Board(self.run.path, config.monitor.tensorboard and self.writer)
+        self.window = Window(plan.schedule.batch_size, config.train.max_bad_steps)
+        self.watch = Watch(config.objective.balance)
+        self.knn = OnlineKnn(self.source, config, plan.device) if self._wants_knn() else None
+        self.settings = StepSettings(
+            clip_grad=config.optim.clip_grad,
+            clip_mode=config.optim.clip_mode,
+            bf16=plan.bf16,
+            average_over_ranks=distributed.average_over_ranks,
+        )
+        self._saved_step = self.step
+        self._saved_at = time.monotonic()
+
+    def _wants_knn(self) -> bool:
+        labels = self.source.labels
+        return self.writer and self.plan.config.monitor.knn_epochs > 0 and labels is not None and len(set(labels)) > 1
+
+    def train(self) -> None:
+        """Runs to the end.
+
+        Raises:
+            Interrupted: After a signal, with everything saved.
+            TrainingError: Losses stay non-finite.
+            DataError: Too many images cannot be read.
+        """
+        schedule = self.plan.schedule
+        self.reporter.start(self.step, schedule.total_steps, schedule.steps_per_epoch)
+        self.window.restart_clock()
+        try:
+            with StopRequest() as stop:
+                for data in self.loader.steps(self.step, schedule.total_steps):
+                    self._update(data)
+                    self._after_update(stop)
+        finally:
+            self.reporter.stop()
+            self.metrics.close()
+            self.board.close()
+
+    def _update(self, data: StepData) -> None:
+        plan = self.plan
+        now = plan.schedule.now(self.step)
+        batches = [batch.to(plan.device) for batch in self._with_drop_path(data)]
+        report = train_step(self.objective, self.optimizer, batches, now, self.settings)
+        self.sums.add_stats(report.stats, report.finite)
+        labels = None if data.labels is None else torch.as_tensor(data.labels).to(plan.device)
+        self.step += 1
+        self.window.add(self.step, data.epoch, now, report, labels, data.wait_seconds)
+
+    def _with_drop_path(self, data: StepData) -> Iterator[Any]:
+        """The micro-batches with their slices of the step's drop-path draws, made for the whole global batch."""
+        config = self.plan.config
+        views = config.views.num_global + config.views.num_local
+        factors = drop_path_factors(
+            config.model.drop_path,
+            self.objective.student.backbone.num_blocks,
+            views,
+            known(config.train.batch_size),
+            step_generator(config.train.seed, self.step, "drop path"),
+        )
+        start = data.position.start
+        for batch in data.micro:
+            stop = start + batch.num_images
+            yield batch if factors is None else batch.with_drop_path(factors[..., start:stop].contiguous())
+            start = stop
+
+    def _after_update(self, stop: StopRequest) -> None:
+        """Readings, epoch end and checkpoints after update number `self.step`; the same in every process."""
+        train, schedule = self.plan.config.train, self.plan.schedule
+        epoch_end = self.step % schedule.steps_per_epoch == 0
+        on_count = train.checkpoint_steps > 0 and self.step % train.checkpoint_steps == 0
+        reading = self.step % train.log_every == 0 or epoch_end or on_count
+        # One process reacts to a signal at once; several agree at the next reading, to stop after the same step.
+        stopping = stop.requested if distributed.world() == 1 else False
+        if not (reading or stopping):
+            return
+        self._read()
+        if epoch_end:
+            self._end_epoch()
+        if distributed.world() > 1:
+            stopping = distributed.any_rank(stop.requested, self.plan.device)
+        if stopping or on_count or self._epoch_checkpoint(epoch_end) or self._minutes_over():
+            self._save(epoch_end)
+        if stopping and self.step < schedule.total_steps:
+            raise Interrupted(stop.signal_number or 15, self.step, self.run)
+
+    def _epoch_checkpoint(self, epoch_end: bool) -> bool:
+        every, schedule = self.plan.config.train.checkpoint_epochs, self.plan.schedule
+        if self.step == schedule.total_steps:
+            return True
+        return epoch_end and every > 0 and (self.step // schedule.steps_per_epoch) % every == 0
+
+    def _minutes_over(self) -> bool:
+        minutes = self.plan.config.train.checkpoint_minutes
+        over: bool = distributed.agree(minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes)
+        return over
+
+    def _read(self) -> None:
+        content = self.window.read()
+        self.sums.add_assignments(content.assignments, content.labels)
+        if content.records and self.writer:
+            self.metrics.append(*content.records)
+            self.board.write(content.records)
+            self.reporter.progress(content.records[-1])
+
+    def _end_epoch(self) -> None:
+        epochs = self.step // self.plan.schedule.steps_per_epoch
+        self.loader.bad.load_state_dict(distributed.merged(self.loader.bad.reasons))
+        if self.writer:
+            record = {"step": self.step, "epochs_done": epochs, **epoch_record(self.sums)}
+            if self.knn is not None and self._knn_due(epochs):
+                record["knn_accuracy"] = self.knn.accuracy(self.objective.teacher.backbone)
+            record["bad_files"] = len(self.loader.bad)
+            record["memory/peak_gib"] = peak_memory(self.plan.device) / 2**30
+            self.metrics.append(record)
+            self.board.write([record])
+            self.reporter.epoch(record)
+            if len(self.loader.bad):
+                self.run.write_bad_files(self.loader.bad.reasons)
+        for message in self.watch.look(self.sums.health()):
+            self.reporter.warn(message)
+        self.sums.clear()
+        self.window.restart_clock()
+
+    def _knn_due(self, epochs: int) -> bool:
+        return epochs % self.plan.config.monitor.knn_epochs == 0 or self.step == self.plan.schedule.total_steps
+
+    def _save(self, epoch_end: bool) -> None:
+        if self._saved_step == self.step:
+            return
+        self._check_finite()
+        if self.writer:
+            self.metrics.sync()
+            epoch = self.step // self.plan.schedule.steps_per_epoch
+            self.store.save(self.state(), step=self.step, epoch=epoch, epoch_end=epoch_end)
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self.window.restart_clock()
+
+    def _check_finite(self) -> None:
+        """A non-finite state is never saved; skipped steps keep the weights finite, so this should not happen."""
+        tensors = [*self.objective.state_dict().values()]
+        bad = torch.stack([~torch.isfinite(t).all() for t in tensors if t.is_floating_point()]).any()
+        if bad:
+            raise TrainingError(
+                f"The weights are not finite at step {self.step}; nothing was saved.",
+                "Resume from the last checkpoint with a lower optim.lr in a new run.",
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on; see `ibot_cli.runs.checkpoint` for the entries' use."""
+        objective = self.objective
+        return {
+            "config": yaml.safe_load(to_yaml(self.plan.config)),
+            "student": dict(objective.student.state_dict()),
+            "teacher": dict(objective.teacher.state_dict()),
+            "centers": {"cls": objective.center, "patch": objective.patch_center},
+            "optimizer": self.optimizer.state_dict(),
+            "epoch_sums": self.sums.state(),
+            "watch": self.watch.state(),
+            "bad_steps": self.window.bad_steps,
+            "bad_files": self.loader.bad.state_dict(),
+            "fingerprint": self.source.fingerprint,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """The opposite of `state`, after `step` updates."""
+        objective, device = self.objective, self.plan.device
+        objective.student.load_state_dict(state["student"])
+        objective.teacher.load_state_dict(state["teacher"])
+        objective.center.copy_(state["centers"]["cls"])
+        objective.patch_center.copy_(state["centers"]["patch"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sums.restore(state["epoch_sums"], device)
+        self.watch.restore(state["watch"])
+        self.window.bad_steps = state["bad_steps"]
+        self.loader.bad.load_state_dict(state["bad_files"])
+        self.step = self._saved_step = step
+        if self.writer:
+            self.metrics.truncate_after(step)
+
+    def final_knn(self) -> float | None:
+        """The last k-NN accuracy that was written, or None."""
+        values = [r["knn_accuracy"] for r in self.metrics.read() if r.get("knn_accuracy") is not None]
+        return values[-1] if values else None

@@ -1,0 +1,304 @@
+"""The plan of a run: every open setting decided, with reasons, before anything is computed or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from ibot_cli import distributed
+from ibot_cli.config.load import Resolved
+from ibot_cli.config.schema import Config
+from ibot_cli.core.masking import MaskSampler
+from ibot_cli.data.assemble import Assembler
+from ibot_cli.data.bad_files import BadLimits
+from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
+from ibot_cli.data.digits import DigitsSource
+from ibot_cli.data.loader import ViewLoader, require_batch
+from ibot_cli.data.probe import DataSummary, time_loading
+from ibot_cli.data.sources import Source
+from ibot_cli.data.transform import ViewRecipe, normalisation
+from ibot_cli.errors import UsageError
+from ibot_cli.train.build import masks_of, network_of, stride_of
+from ibot_cli.train.choices import Choice, fit_durations
+from ibot_cli.train.machine import available_memory, choose_device, has_native_bf16, resident_memory
+from ibot_cli.train.memory import MemoryEstimate, estimate_step
+from ibot_cli.train.schedule import Schedule
+
+# What the counted tensors leave out: alignment, freed blocks that are not returned, the libraries' own buffers.
+OVERHEAD = {"cpu": 1.25, "cuda": 1.1}
+# Share of the free memory that a step may plan for.
+BUDGET = {"cpu": 0.7, "cuda": 0.9}
+# Floating-point operations per second of one CPU core, for choosing how many cores load images.
+CORE_FLOPS = {"fp32": 5e10, "bf16": 1.5e11}
+T = TypeVar("T")
+LARGEST_MICRO_BATCH = {"cpu": 64, "cuda": 1024}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one process.
+
+    Attributes:
+        base: In use before the networks are built: libraries and data (CPU only).
+        step: Estimated peak of the tensors, with the allocator's overhead.
+        available: What the device had left when the plan was made.
+    """
+
+    base: int
+    step: int
+    available: int
+
+    @property
+    def peak(self) -> int:
+        """Estimated peak of the process (CPU) or of the allocated device memory (CUDA)."""
+        return self.base + self.step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: Complete: no setting is left to be chosen.
+        origin: Dotted path to where its value comes from.
+        choices: What was decided here: dotted path to value and reason.
+        warnings: What the user should know.
+        data: What was found.
+        device: Where the networks run.
+        bf16: Whether they run in bf16.
+        micro_batches: Forward passes per update and process.
+        schedule: Values at every step.
+        parameters: Numbers of parameters: `backbone`, `head`.
+        tokens: Tokens per global and local view, `[global, local]`.
+        memory: Estimate, or None where it was not asked for.
+    """
+
+    config: Config
+    origin: Mapping[str, str]
+    choices: Mapping[str, Choice]
+    warnings: list[str]
+    data: DataSummary
+    device: torch.device
+    bf16: bool
+    micro_batches: int
+    schedule: Schedule
+    parameters: Mapping[str, int]
+    tokens: tuple[int, int]
+    memory: Memory | None
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images per forward pass in one process."""
+        return known(self.config.train.micro_batch_size)
+
+
+def known(value: T | None) -> T:
+    """A setting that the plan has decided."""
+    assert value is not None, "the plan decides every open setting"
+    return value
+
+
+def make_plan(
+    resolved: Resolved,
+    source: Source,
+    summary: DataSummary,
+    *,
+    reference_epochs: int,
+    choices: Mapping[str, Choice],
+    want_memory: bool,
+) -> Plan:
+    """Decides what is still open.
+
+    Args:
+        resolved: The configuration and its origins.
+        source: The images.
+        summary: What is known about them.
+        reference_epochs: Length that the recipe's durations were written for.
+        choices: What was chosen for the size of the set.
+        want_memory: Whether to estimate the memory even where no choice needs it.
+
+    Raises:
+        DataError: There are fewer images than a batch.
+        UsageError: A device, batch or micro-batch that cannot be.
+    """
+    made = dict(choices)
+    device = choose_device(resolved.config.runtime.device)
+    config = _decide_runtime(resolved.config, source, device, made)
+    config, cuts = fit_durations(config, known(config.train.epochs), reference_epochs)
+    batch_size = known(config.train.batch_size)
+    require_batch(len(source), batch_size)
+    rank_batch = _rank_batch(batch_size)
+    config, memory = _decide_micro_batch(config, device, rank_batch, made, want_memory)
+    micro = known(config.train.micro_batch_size)
+    steps_per_epoch = len(source) // batch_size
+    mask_start = config.mask.start_epoch if config.objective.patch != "none" else 0
+    return Plan(
+        config=config,
+        origin=resolved.origin,
+        choices=made,
+        warnings=[str(cut) for cut in cuts],
+        data=summary,
+        device=device,
+        bf16=config.runtime.precision == "bf16",
+        micro_batches=rank_batch // micro,
+        schedule=Schedule(
+            epochs=known(config.train.epochs),
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            mask_start_epoch=mask_start,
+            optim=config.optim,
+            objective=config.objective,
+        ),
+        parameters=_parameters(config),
+        tokens=_tokens(config),
+        memory=memory,
+    )
+
+
+def _decide_runtime(config: Config, source: Source, device: torch.device, made: dict[str, Choice]) -> Config:
+    """Device, precision, threads, workers and the images' statistics."""
+    runtime = config.runtime
+    if runtime.device is None:
+        runtime = replace(runtime, device=device.type)
+        made["runtime.device"] = (device.type, "a GPU was found" if device.type == "cuda" else "there is no GPU")
+    if runtime.precision is None:
+        native = has_native_bf16(device)
+        runtime = replace(runtime, precision="bf16" if native else "fp32")
+        made["runtime.precision"] = (
+            runtime.precision,
+            f"the {device.type.upper()} has {'fast' if native else 'no fast'} bf16 products",
+        )
+    if runtime.workers is None or runtime.threads is None:
+        workers, threads, reason = _share_cores(replace(config, runtime=runtime), source, device)
+        for path, value in (("workers", workers), ("threads", threads)):
+            if getattr(runtime, path) is None:
+                made[f"runtime.{path}"] = (value, reason)
+        runtime = replace(
+            runtime,
+            workers=workers if runtime.workers is None else runtime.workers,
+            threads=threads if runtime.threads is None else runtime.threads,
+        )
+    mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
+    head = config.head
+    if head.prototypes is None or head.patch_prototypes is None:
+        prototypes = 8192 if head.prototypes is None else head.prototypes
+        head = replace(head, prototypes=prototypes, patch_prototypes=head.patch_prototypes or prototypes)
+    return replace(config, runtime=runtime, data=replace(config.data, mean=mean, std=std), head=head)
+
+
+def _share_cores(config: Config, source: Source, device: torch.device) -> LoadPlan:
+    """Loader processes and threads, from the measured loading and the estimated computing time of a sample."""
+    masks = masks_of(config)
+    assembler = Assembler(
+        source,
+        ViewRecipe.from_config(config.views, config.data),
+        masks,
+        config.views.global_size // stride_of(config),
+        config.train.seed,
+        0,
+        BadLimits(len(source), 1.0, len(source)),
+    )
+    return choose_workers(
+        num_images=len(source),
+        load_seconds=time_loading(assembler),
+        compute_seconds=None if device.type == "cuda" else _compute_seconds(config),
+        cores=free_cores(),
+        in_memory=isinstance(source, DigitsSource),
+    )
+
+
+def _compute_seconds(config: Config) -> float:
+    """Rough time of one sample on one core: products with the weights, forward by both and backward by one network."""
+    (whole, part), views = _tokens(config), config.views
+    products = _parameters(config)["backbone"] * (4 * views.num_global * whole + 3 * views.num_local * part)
+    return 2 * products / CORE_FLOPS[known(config.runtime.precision)]
+
+
+def _rank_batch(batch_size: int) -> int:
+    world = distributed.world()
+    if batch_size % world:
+        raise UsageError(
+            f"train.batch_size = {batch_size} cannot be shared out over {world} processes.",
+            f"Choose a multiple of {world}.",
+        )
+    return batch_size // world
+
+
+def _decide_micro_batch(
+    config: Config, device: torch.device, rank_batch: int, made: dict[str, Choice], want_memory: bool
+) -> tuple[Config, Memory | None]:
+    """The largest micro-batch that fits into memory and divides the process's share of the batch."""
+    given = config.train.micro_batch_size
+    if given is not None and rank_batch % given:
+        raise UsageError(
+            f"train.micro_batch_size = {given} does not divide the {rank_batch} images of a process per update.",
+            f"Choose one of {', '.join(map(str, _divisors(rank_batch)))}, or auto.",
+        )
+    if given is not None:
+        return config, _memory(config, device, given, rank_batch // given) if want_memory else None
+    memory = _memory(config, device, 1, 2)
+    slope = max(_memory(config, device, 3, 2).step - memory.step, 2) / 2
+    budget = memory.available * BUDGET[device.type] - memory.step
+    fitting = 1 + int(max(budget, 0) / slope)
+    micro = max(d for d in _divisors(rank_batch) if d <= max(min(fitting, LARGEST_MICRO_BATCH[device.type]), 1))
+    micro = distributed.agree(micro)
+    made["train.micro_batch_size"] = (
+        micro,
+        f"the largest share of {rank_batch} images per process that fits into {memory.available / 2**30:.1f} GiB"
+        if micro < rank_batch
+        else f"all {rank_batch} images of a process fit into {memory.available / 2**30:.1f} GiB",
+    )
+    config = replace(config, train=replace(config.train, micro_batch_size=micro))
+    return config, _memory(config, device, micro, rank_batch // micro) if want_memory else None
+
+
+def _memory(config: Config, device: torch.device, micro: int, micro_batches: int) -> Memory:
+    estimate: MemoryEstimate = estimate_step(config, micro, config.runtime.precision == "bf16", micro_batches)
+    return Memory(
+        base=resident_memory() if device.type == "cpu" else 0,
+        step=int(estimate.peak * OVERHEAD[device.type]),
+        available=available_memory(device),
+    )
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _parameters(config: Config) -> dict[str, int]:
+    with torch.device("meta"):
+        network = network_of(config, mask_token=config.objective.patch != "none")
+    return {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (("backbone", network.backbone), ("head", network.head))
+    }
+
+
+def _tokens(config: Config) -> tuple[int, int]:
+    views, stride = config.views, stride_of(config)
+    return 1 + (views.global_size // stride) ** 2, 1 + (views.local_size // stride) ** 2
+
+
+def loader_of(plan: Plan, source: Source) -> ViewLoader:
+    """The loader of a plan."""
+    config = plan.config
+    masks: MaskSampler | None = masks_of(config)
+    return ViewLoader(
+        source,
+        ViewRecipe.from_config(config.views, config.data),
+        masks,
+        seed=config.train.seed,
+        batch_size=known(config.train.batch_size),
+        micro_batch_size=plan.micro_batch_size,
+        mask_start_epoch=config.mask.start_epoch,
+        workers=known(config.runtime.workers),
+        rank=distributed.rank(),
+        world=distributed.world(),
+        grid=config.views.global_size // stride_of(config),
+        device=plan.device,
+        max_bad_ratio=config.data.max_bad_ratio,
+        max_bad_files=config.data.max_bad_files,
+    )

@@ -1,0 +1,63 @@
+"""All schedules of a run as one function of the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ibot_cli.config.schema import ObjectiveConfig, OptimConfig
+from ibot_cli.core.objective import Now
+from ibot_cli.core.schedules import cosine, teacher_temp, warmup_cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Values at any step; see `Now`.
+
+    Attributes:
+        epochs: Length of the run.
+        steps_per_epoch: Updates per epoch.
+        batch_size: Global batch; the peak learning rate is `optim.lr * batch_size / 256`.
+        mask_start_epoch: The patch temperature waits for it.
+        optim: Optimiser settings, durations within the run.
+        objective: Temperatures and momentum.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    mask_start_epoch: int
+    optim: OptimConfig
+    objective: ObjectiveConfig
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def now(self, step: int) -> Now:
+        """The values that update number `step` (from 0) uses."""
+        epoch, total = step // self.steps_per_epoch, self.total_steps
+        optim, objective = self.optim, self.objective
+        warmup = objective.teacher_temp_warmup_epochs
+        return Now(
+            lr=warmup_cosine(
+                step,
+                total=total,
+                warmup=optim.warmup_epochs * self.steps_per_epoch,
+                peak=optim.lr * self.batch_size / 256,
+                final=optim.min_lr,
+            ),
+            weight_decay=cosine(step, total=total, start=optim.weight_decay, final=optim.weight_decay_end),
+            teacher_temp=teacher_temp(
+                epoch, warmup_epochs=warmup, start=objective.warmup_teacher_temp, final=objective.teacher_temp
+            ),
+            teacher_patch_temp=teacher_temp(
+                epoch,
+                warmup_epochs=warmup,
+                start=objective.warmup_teacher_patch_temp,
+                final=objective.teacher_patch_temp,
+                hold_epochs=self.mask_start_epoch,
+            ),
+            teacher_momentum=cosine(step, total=total, start=objective.teacher_momentum, final=1.0),
+            freeze_prototypes=epoch < optim.freeze_prototypes_epochs,
+        )

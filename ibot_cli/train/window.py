@@ -1,0 +1,131 @@
+"""Numbers of the last steps: they stay on the device until the window is read, every `log_every` steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ibot_cli.core.objective import Now
+from ibot_cli.distributed import gather_columns
+from ibot_cli.errors import TrainingError
+from ibot_cli.train.step import StepReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowContent:
+    """What one reading of the window gives.
+
+    Attributes:
+        records: One metrics record per step, in order.
+        assignments: Most likely prototype of each image, int64 `[T, B]` over all processes, or None.
+        labels: The images' labels, int64 `[T, B]`, or None.
+    """
+
+    records: list[dict[str, Any]]
+    assignments: Tensor | None
+    labels: Tensor | None
+
+
+@dataclass
+class Window:
+    """Collects steps and reads them in one go.
+
+    Attributes:
+        batch_size: Global batch, for the speed.
+        max_bad_steps: Consecutive non-finite steps after which training stops.
+        bad_steps: Consecutive non-finite steps so far.
+    """
+
+    batch_size: int
+    max_bad_steps: int
+    bad_steps: int = 0
+    _numbers: list[Tensor] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+    _known: list[dict[str, Any]] = field(default_factory=list)
+    _assignments: list[Tensor] = field(default_factory=list)
+    _labels: list[Tensor] = field(default_factory=list)
+    _wait: float = 0.0
+    _since: float = field(default_factory=time.perf_counter)
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last reading out of the speed; called after evaluations and saving."""
+        self._since, self._wait = time.perf_counter(), 0.0
+
+    def add(
+        self, step: int, epoch: int, now: Now, report: StepReport, labels: Tensor | None, wait_seconds: float
+    ) -> None:
+        """Takes note of update number `step` (counted from 1); reads nothing from the device."""
+        numbers = {f"loss/{name}": value for name, value in report.terms.items()}
+        numbers["grad_norm"] = report.grad_norm
+        if report.agreement is not None:
+            numbers["agreement"] = report.agreement
+        numbers["finite"] = report.finite.to(torch.float32)
+        self._names = list(numbers)
+        self._numbers.append(torch.stack([value.detach().float() for value in numbers.values()]))
+        self._known.append(
+            {
+                "step": step,
+                "epoch": epoch,
+                "lr": now.lr,
+                "weight_decay": now.weight_decay,
+                "teacher_momentum": now.teacher_momentum,
+                "teacher_temp": now.teacher_temp,
+                "teacher_patch_temp": now.teacher_patch_temp,
+            }
+        )
+        if report.assignments is not None and labels is not None:
+            self._assignments.append(report.assignments)
+            self._labels.append(labels)
+        self._wait += wait_seconds
+
+    def read(self) -> WindowContent:
+        """Fetches everything and empties the window.
+
+        Raises:
+            TrainingError: Too many consecutive steps were non-finite; the message names the term.
+        """
+        records = list(self._records())
+        content = WindowContent(records=records, assignments=_joined(self._assignments), labels=_joined(self._labels))
+        for store in (self._numbers, self._known, self._assignments, self._labels):
+            store.clear()
+        self.restart_clock()
+        return content
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        if not self._numbers:
+            return
+        rows = torch.stack(self._numbers).cpu().tolist()
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        for index, (known, row) in enumerate(zip(self._known, rows, strict=True)):
+            values = dict(zip(self._names, row, strict=True))
+            finite = values.pop("finite") > 0
+            losses = {name: value for name, value in values.items() if name.startswith("loss/")}
+            record = {**known, "loss/total": sum(losses.values()), **values, "skipped": not finite}
+            if index == len(rows) - 1:
+                record["speed/images_per_second"] = len(rows) * self.batch_size / seconds
+                record["speed/wait_share"] = min(self._wait / seconds, 1.0)
+            self._count(finite, record)
+            yield record
+
+    def _count(self, finite: bool, record: dict[str, Any]) -> None:
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        if self.bad_steps < self.max_bad_steps:
+            return
+        bad = [name for name, value in record.items() if name.startswith("loss/") and not math.isfinite(value)]
+        terms = [name for name in bad if name != "loss/total"] or ["the gradient"]
+        raise TrainingError(
+            f"{self.bad_steps} steps in a row were not finite, the last at step {record['step']}: "
+            f"{' and '.join(terms)}. Their updates were skipped, so the saved weights are intact.",
+            "Lower optim.lr, set runtime.precision=fp32, or set optim.clip_mode=global and optim.clip_grad=1; then "
+            "start again or resume from the last checkpoint.",
+        )
+
+
+def _joined(rows: list[Tensor]) -> Tensor | None:
+    return gather_columns(torch.stack(rows)).cpu() if rows else None
