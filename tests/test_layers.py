@@ -19,6 +19,7 @@ ROWS = (
     ("evaluate",),
     ("train",),
     ("visualize",),
+    ("plan_view",),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -49,7 +49,7 @@ def pretrain(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from ibot_cli import console, distributed
-    from ibot_cli.commands.plan_view import plan_record, show_plan, show_result
+    from ibot_cli.plan_view import plan_record, show_plan, show_result
     from ibot_cli.progress import make_reporter
     from ibot_cli.train.launch import Request, execute, prepare
 

@@ -12,8 +12,6 @@ from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
 from ibot_cli.config.schema import Config
 from ibot_cli.core.masking import MaskSampler
-from ibot_cli.data.assemble import Assembler
-from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.loader import ViewLoader, require_batch
@@ -191,19 +189,9 @@ def _decide_runtime(config: Config, source: Source, device: torch.device, made: 
 
 def _share_cores(config: Config, source: Source, device: torch.device) -> LoadPlan:
     """Loader processes and threads, from the measured loading and the estimated computing time of a sample."""
-    masks = masks_of(config)
-    assembler = Assembler(
-        source,
-        ViewRecipe.from_config(config.views, config.data),
-        masks,
-        config.views.global_size // stride_of(config),
-        config.train.seed,
-        0,
-        BadLimits(len(source), 1.0, len(source)),
-    )
     return choose_workers(
         num_images=len(source),
-        load_seconds=time_loading(assembler),
+        load_seconds=time_loading(source, ViewRecipe.from_config(config.views, config.data), masks_of(config)),
         compute_seconds=None if device.type == "cuda" else _compute_seconds(config),
         cores=free_cores(),
         in_memory=isinstance(source, DigitsSource),
