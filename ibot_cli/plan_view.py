@@ -120,4 +120,4 @@ def show_result(result: PretrainResult) -> None:
     )
     if result.bad_files:
         console.warn(f"{result.bad_files} unreadable file(s) were replaced; see {result.run}/bad_files.json.")
-    console.note(f"Next: ibot knn-eval {result.run} DATA")
+    console.note(f"Next: ibot knn-eval {result.run} {result.data}")

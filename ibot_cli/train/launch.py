@@ -90,6 +90,7 @@ class PretrainResult:
 
     Attributes:
         run: Its directory.
+        data: DATA as it was given.
         steps: Updates in all.
         epochs: Passes over the images.
         seconds: Wall-clock time of this call.
@@ -99,6 +100,7 @@ class PretrainResult:
     """
 
     run: Path
+    data: str
     steps: int
     epochs: int
     seconds: float
@@ -270,6 +272,7 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
             loop.train()
             return PretrainResult(
                 run=run.path,
+                data=prepared.data,
                 steps=loop.step,
                 epochs=loop.step // plan.schedule.steps_per_epoch,
                 seconds=time.monotonic() - begun,

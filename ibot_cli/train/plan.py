@@ -32,7 +32,6 @@ BUDGET = {"cpu": 0.7, "cuda": 0.9}
 # Floating-point operations per second of one CPU core, for choosing how many cores load images.
 CORE_FLOPS = {"fp32": 5e10, "bf16": 1.5e11}
 T = TypeVar("T")
-LARGEST_MICRO_BATCH = {"cpu": 64, "cuda": 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +230,7 @@ def _decide_micro_batch(
     slope = max(_memory(config, device, 3, 2).step - memory.step, 2) / 2
     budget = memory.available * BUDGET[device.type] - memory.step
     fitting = 1 + int(max(budget, 0) / slope)
-    micro = max(d for d in _divisors(rank_batch) if d <= max(min(fitting, LARGEST_MICRO_BATCH[device.type]), 1))
+    micro = max(d for d in _divisors(rank_batch) if d <= max(fitting, 1))
     micro = distributed.agree(micro)
     made["train.micro_batch_size"] = (
         micro,
