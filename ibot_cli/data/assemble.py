@@ -80,8 +80,7 @@ class Assembler:
             try:
                 drawn = draw_crops(image, self.recipe, stream(self.seed, sample, visit, "crops"))
             except Exception as error:
-                raise DataError(f"The views of {self.source.path(index)} cannot be made: {type(error).__name__}: "
-                                f"{error}.", hint="Please report this with the image.") from error
+                raise _unexpected(f"The views of {self.source.path(index)} cannot be made", error) from error
             used.append(index)
             crops.append(drawn[0])
             changes.append(drawn[1])
@@ -123,7 +122,14 @@ class Assembler:
             except UnreadableImage as error:
                 bad[error.path] = error.reason
                 self.limits.check(bad)
+            except Exception as error:
+                raise _unexpected(f"{self.source.path(index)} cannot be read", error) from error
             if start < 0:
                 start = int(stream(self.seed, sample, visit, "replacement").integers(len(self.source)))
             index = (start + probe) % len(self.source)
         raise DataError(f"No readable image in {self.source.name}:\n{list_bad(bad)}", hint="Check the files.")
+
+
+def _unexpected(what: str, error: Exception) -> DataError:
+    """An error that is not the file's fault, with the image that it happened to."""
+    return DataError(f"{what}: {type(error).__name__}: {error}.", hint="Please report this, with the image.")

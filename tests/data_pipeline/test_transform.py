@@ -29,7 +29,7 @@ def test_views_have_the_asked_shapes_and_follow_the_stream(channels):
     assert [tuple(v.shape) for v in views[0]] == [(channels, 24, 24)] * 2
     assert [tuple(v.shape) for v in views[1]] == [(channels, 12, 12)] * 3
     again = make_views(image, recipe(channels), stream(0, 1, 2, "crops"))
-    assert all(torch.equal(a, b) for a, b in zip(sum(views, []), sum(again, []), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip([*views[0], *views[1]], [*again[0], *again[1]], strict=True))
     other = make_views(image, recipe(channels), stream(0, 1, 3, "crops"))
     assert not torch.equal(views[0][0], other[0][0])
 
@@ -45,11 +45,11 @@ def test_a_view_does_not_depend_on_the_number_of_the_others():
 
 
 def test_a_probability_leaves_the_crops_as_they_are():
-    still = dict(jitter_prob=0.0, gray_prob=0.0, blur_prob_first=0.0, blur_prob_other=0.0, blur_prob_local=0.0,
-                 solarize_prob=0.0, flip_prob=0.0)
+    still = {"jitter_prob": 0.0, "gray_prob": 0.0, "blur_prob_first": 0.0, "blur_prob_other": 0.0, "blur_prob_local": 0.0,
+                 "solarize_prob": 0.0, "flip_prob": 0.0}
     plain = make_views(picture(), recipe(**still), stream(0, 1, 2, "crops"))
     flipped = make_views(picture(), recipe(**{**still, "flip_prob": 1.0}), stream(0, 1, 2, "crops"))
-    assert all(torch.equal(a.flip(-1), b) for a, b in zip(sum(plain, []), sum(flipped, []), strict=True))
+    assert all(torch.equal(a.flip(-1), b) for a, b in zip([*plain[0], *plain[1]], [*flipped[0], *flipped[1]], strict=True))
 
 
 def test_blur_and_solarisation_belong_to_the_published_views():
@@ -77,8 +77,8 @@ def test_automatic_statistics():
 
 def test_rotation_turns_each_view_and_fills_with_zero():
     white = Image.new("L", (32, 32), 255)
-    still = dict(jitter_prob=0.0, blur_prob_first=0.0, blur_prob_other=0.0, blur_prob_local=0.0, solarize_prob=0.0,
-                 global_scale=(1.0, 1.0), aspect=(1.0, 1.0), num_local=0)
+    still = {"jitter_prob": 0.0, "blur_prob_first": 0.0, "blur_prob_other": 0.0, "blur_prob_local": 0.0, "solarize_prob": 0.0,
+                 "global_scale": (1.0, 1.0), "aspect": (1.0, 1.0), "num_local": 0}
     straight = make_views(white, recipe(1, **still), stream(0, 0, 0, "crops"))[0]
     turned = make_views(white, recipe(1, rotation=30.0, **still), stream(0, 0, 0, "crops"))[0]
     assert all(view.min() == view.max() for view in straight)
