@@ -57,11 +57,11 @@ class BatchNorm(nn.Module):
         return (rows - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
 
     def _batch_statistics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        # Two passes: a mean of squares minus a squared mean loses the digits that a variance needs.
         flat = rows.flatten(0, -2)
-        count = flat.new_full((1,), flat.shape[0])
-        sums = self.sum_over_ranks(torch.cat([flat.sum(0), flat.square().sum(0), count]))
-        mean, square = (sums[:-1] / sums[-1]).chunk(2)
-        var = (square - mean.square()).clamp(min=0)
+        count = self.sum_over_ranks(flat.new_full((), float(len(flat))))
+        mean = self.sum_over_ranks(flat.sum(0)) / count
+        var = self.sum_over_ranks((flat - mean).square().sum(0)) / count
         self._pending.append((mean.detach(), var.detach()))
         return mean, var
 
