@@ -12,7 +12,7 @@ def test_both_limits_must_be_exceeded():
     bad = BadFiles(BadLimits(num_images=2000, max_ratio=0.01, max_files=10))
     assert bad.add(entries(20)) == [f"{index}.png" for index in range(20)]
     assert bad.add(entries(20)) == [] and len(bad) == 20
-    with pytest.raises(DataError, match="21 of 2,000 files cannot be read; a run stops above 10 files and 0.01"):
+    with pytest.raises(DataError, match=r"21 of 2,000 files cannot be read; a run stops above 10 files and 0\.01"):
         bad.add(entries(21))
     few = BadFiles(BadLimits(num_images=100, max_ratio=0.01, max_files=10))
     few.add(entries(10))

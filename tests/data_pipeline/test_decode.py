@@ -81,7 +81,8 @@ def test_sixteen_bits_are_scaled_by_their_range(kind, channels):
 
 def test_big_endian_sixteen_bit_tiff():
     values = (RAMP.astype(np.uint16) * 257).astype(">u2")
-    np.testing.assert_array_equal(decoded(encoded(Image.frombytes("I;16B", (48, 40), values.tobytes()), "TIFF"), 1), RAMP)
+    content = encoded(Image.frombytes("I;16B", (48, 40), values.tobytes()), "TIFF")
+    np.testing.assert_array_equal(decoded(content, 1), RAMP)
 
 
 def test_dark_sixteen_bit_images_stay_dark():

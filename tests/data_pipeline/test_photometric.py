@@ -64,7 +64,8 @@ def test_a_stack_of_grey_views_is_changed_as_each_by_itself(monkeypatch):
     strengths = PUBLISHED._replace(saturation=0.0, hue=0.0, gray_prob=0.0)
     changes = [draw_changes(strengths, rng.random(14).tolist()) for _ in range(300)]
     levels = rng.integers(0, 256, (300, 8, 8), dtype=np.uint8)
-    expected = np.stack([np.asarray(apply_changes(Image.fromarray(v), c, 128)) for v, c in zip(levels, changes, strict=False)])
+    pairs = zip(levels, changes, strict=True)
+    expected = np.stack([np.asarray(apply_changes(Image.fromarray(view), change, 128)) for view, change in pairs])
     np.testing.assert_array_equal(change_stack(levels.copy(), changes, 128), expected)
     monkeypatch.setattr("ibot_cli.data.gray.MAX_PIXELS", 64 * 7)
     np.testing.assert_array_equal(change_stack(levels.copy(), changes, 128), expected)

@@ -34,7 +34,7 @@ def test_a_large_source_is_sampled_with_a_seed():
 
 def test_no_readable_image(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="None of the 1 files .* can be read") as caught:
+    with pytest.raises(DataError, match=r"None of the 1 files .* can be read") as caught:
         probe(open_source(str(tmp_path), channels=3))
     assert "a.jpg: the file is empty" in caught.value.message and caught.value.hint
 

@@ -10,6 +10,8 @@ from ibot_cli.config.schema import DataConfig, ViewsConfig
 from ibot_cli.data.rng import stream
 from ibot_cli.data.transform import ViewRecipe, eval_transform, make_views, normalise
 
+STILL = dict.fromkeys(["jitter_prob", "gray_prob", "blur_prob_first", "blur_prob_other", "blur_prob_local",
+                       "solarize_prob", "flip_prob"], 0.0)
 VIEWS = ViewsConfig(num_local=3, global_size=24, local_size=12)
 
 
@@ -45,11 +47,10 @@ def test_a_view_does_not_depend_on_the_number_of_the_others():
 
 
 def test_a_probability_leaves_the_crops_as_they_are():
-    still = {"jitter_prob": 0.0, "gray_prob": 0.0, "blur_prob_first": 0.0, "blur_prob_other": 0.0, "blur_prob_local": 0.0,
-                 "solarize_prob": 0.0, "flip_prob": 0.0}
-    plain = make_views(picture(), recipe(**still), stream(0, 1, 2, "crops"))
-    flipped = make_views(picture(), recipe(**{**still, "flip_prob": 1.0}), stream(0, 1, 2, "crops"))
-    assert all(torch.equal(a.flip(-1), b) for a, b in zip([*plain[0], *plain[1]], [*flipped[0], *flipped[1]], strict=True))
+    plain = make_views(picture(), recipe(**STILL), stream(0, 1, 2, "crops"))
+    flipped = make_views(picture(), recipe(**{**STILL, "flip_prob": 1.0}), stream(0, 1, 2, "crops"))
+    for group in range(2):
+        assert all(torch.equal(a.flip(-1), b) for a, b in zip(plain[group], flipped[group], strict=True))
 
 
 def test_blur_and_solarisation_belong_to_the_published_views():
@@ -77,8 +78,7 @@ def test_automatic_statistics():
 
 def test_rotation_turns_each_view_and_fills_with_zero():
     white = Image.new("L", (32, 32), 255)
-    still = {"jitter_prob": 0.0, "blur_prob_first": 0.0, "blur_prob_other": 0.0, "blur_prob_local": 0.0, "solarize_prob": 0.0,
-                 "global_scale": (1.0, 1.0), "aspect": (1.0, 1.0), "num_local": 0}
+    still = {**STILL, "global_scale": (1.0, 1.0), "aspect": (1.0, 1.0), "num_local": 0}
     straight = make_views(white, recipe(1, **still), stream(0, 0, 0, "crops"))[0]
     turned = make_views(white, recipe(1, rotation=30.0, **still), stream(0, 0, 0, "crops"))[0]
     assert all(view.min() == view.max() for view in straight)
