@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from timm.models.swin_transformer import SwinTransformer, WindowAttention
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ibot_cli.core.backbone import Backbone, init_linear, residual
 
@@ -75,7 +76,7 @@ class Swin(Backbone):
             x = stage.downsample(x)
             for block in stage.blocks:
                 attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
-                x = residual(x, block._attn(block.norm1(x)), attn)
+                x = residual(x, _attend(block, x), attn)
                 x = residual(x, block.mlp(block.norm2(x)), mlp)
                 index += 1
         return _with_average(self.norm(x))
@@ -87,7 +88,8 @@ class Swin(Backbone):
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
-                x = block(x)
+                x = x + _attend(block, x)
+                x = x + block.mlp(block.norm2(x))
                 outputs.append(_with_average(self.norm(x) if stage is self.layers[-1] else x))
         return outputs[-num_blocks:]
 
@@ -99,6 +101,19 @@ class Swin(Backbone):
         fine = mask.reshape(-1, images.shape[-2] // self.stride, side)
         fine = fine.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2).unsqueeze(-1)
         return torch.where(fine, self._mask_token().to(x.dtype), x)
+
+
+def _attend(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """The attention branch on `[B, H, W, D]`.
+
+    The map is padded to whole windows before the cyclic shift, as in the authors' code; timm shifts first and so lets
+    the tokens that wrap around the border see the padding.
+    """
+    rows, columns = x.shape[1:3]
+    window = block.window_size[0]
+    normed = functional.pad(block.norm1(x), (0, 0, 0, -columns % window, 0, -rows % window))
+    branch: Tensor = block._attn(normed)
+    return branch[:, :rows, :columns]
 
 
 def _with_average(x: Tensor) -> Tensor:
