@@ -14,6 +14,8 @@ from ibot_cli import distributed
 from tests.train import runs
 
 STEPS = 5
+# A shift of all rows before a batch normalisation has no effect: a zero gradient but for rounding, as for key biases.
+REMOVED_BY_BATCH_NORM = {"backbone.norm.bias", "head.mlp.0.bias", "head.mlp.3.bias"}
 
 
 @pytest.fixture(scope="module")
@@ -95,32 +97,36 @@ def test_two_processes_equal_one(images: Path, tmp_path: Path, sets: tuple[str, 
     run(images, tmp_path / "one", 1, *sets, joint)
     run(images, tmp_path / "two", 2, *sets)
     one, two = (runs.final_state(tmp_path / name) for name in ("one", "two"))
-    compare_metrics(runs.metrics(tmp_path / "one"), runs.metrics(tmp_path / "two"))
-    compare_gradients(*(torch.load(tmp_path / name / "gradients.pt") for name in ("one", "two")))
+    # Batch statistics of a few rows multiply rounding; everything else stays within 1e-6.
+    tolerance = 1e-5 if "head.norm=batch" in sets else 1e-6
+    compare_metrics(runs.metrics(tmp_path / "one"), runs.metrics(tmp_path / "two"), tolerance)
+    compare_gradients(*(torch.load(tmp_path / name / "gradients.pt") for name in ("one", "two")), tolerance)
     for network in ("student", "teacher"):
         for name, value in one[network].items():
+            if "head.norm=batch" in sets and name in REMOVED_BY_BATCH_NORM:
+                continue
             compare_weights(name, value, two[network][name])
     torch.testing.assert_close(one["centers"], two["centers"], atol=1e-6, rtol=1e-5)
     runs.assert_same(one["epoch_sums"], two["epoch_sums"])
 
 
-def compare_metrics(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
+def compare_metrics(one: list[dict[str, Any]], two: list[dict[str, Any]], tolerance: float) -> None:
     assert [r["step"] for r in one] == [r["step"] for r in two]
     for ours, theirs in zip(one, two, strict=True):
         for name in ours:
             if name.startswith("loss/"):
-                assert ours[name] == pytest.approx(theirs[name], abs=1e-6, rel=1e-6), name
+                assert ours[name] == pytest.approx(theirs[name], abs=tolerance, rel=tolerance), name
 
 
-def compare_gradients(one: dict[str, Any], two: dict[str, Any]) -> None:
-    """Within 1e-6 of the largest entry of each tensor: the gradients of this tiny network are far above 1."""
+def compare_gradients(one: dict[str, Any], two: dict[str, Any], tolerance: float) -> None:
+    """Relative to the largest entry of each tensor: the gradients of this tiny network are far above 1."""
     assert len(one["gradients"]) == STEPS
     for ours, theirs in zip(one["gradients"], two["gradients"], strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
                 scale = max(1.0, float(a.abs().max()))
-                torch.testing.assert_close(a / scale, b / scale, atol=1e-6, rtol=0)
+                torch.testing.assert_close(a / scale, b / scale, atol=tolerance, rtol=0)
 
 
 def compare_weights(name: str, one: torch.Tensor, two: torch.Tensor) -> None:
