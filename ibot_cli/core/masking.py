@@ -34,7 +34,8 @@ class MaskSampler:
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """One mask, bool `[grid, grid]`, True where the patch is hidden."""
         uniform = _uniforms(rng)
-        target = self._ratio(uniform) * self.grid**2
+        # In the authors' order: 0.29 * 100 is just below 29, 0.29 * 10 * 10 is not.
+        target = self._ratio(uniform) * self.grid * self.grid
         if self.kind == "random":
             mask = np.zeros(self.grid**2, dtype=bool)
             mask[: int(target)] = True
