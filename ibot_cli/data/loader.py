@@ -6,7 +6,7 @@ import signal
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -173,8 +173,11 @@ class ViewLoader:
             normalise(levels.to(self._device, non_blocking=True).transpose(0, 1), recipe.mean, recipe.std)
             for levels in (part.global_levels, part.local_levels)
         ]
-        mask = part.mask.transpose(0, 1).contiguous()
-        return Batch.make(views[0], views[1], mask)
+        batch = Batch.make(views[0], views[1], part.mask.transpose(0, 1).contiguous())
+        # index and weights are made where the mask is: looking for its ones on an accelerator would wait for it
+        masks = (batch.mask, batch.mask_index, batch.mask_weights)
+        mask, index, weights = (value.to(self._device, non_blocking=True) for value in masks)
+        return replace(batch, mask=mask, mask_index=index, mask_weights=weights)
 
     def _step_data(
         self, step: int, keys: list[Key], parts: Sequence[Prepared], micro: list[Batch], waited: float

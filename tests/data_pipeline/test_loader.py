@@ -174,6 +174,11 @@ def test_without_masks(folder):
     assert data.micro[0].mask.shape == (2, 4, 16) and not data.micro[0].mask.any()
 
 
+def test_everything_lies_on_the_device(folder):
+    batch = next(loader(folder, device="meta").steps(0, 1)).micro[0]
+    assert {value.device.type for value in vars(batch).values() if value is not None} == {"meta"}
+
+
 def test_without_local_views(folder):
     recipe = dataclasses.replace(RECIPE, num_local=0)
     data = next(ViewLoader(open_source(str(folder), channels=3), recipe, MASKS, seed=0, batch_size=4,
