@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -75,17 +76,18 @@ class FileSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over relative names, sizes and modification times; asks the file system once per file."""
+        root = str(self._root)
         names, sizes, mtimes = [], [], []
         for index in range(len(self)):
-            file = self._file(index)
+            name = self._names[index].removeprefix(f"{root}/")
+            names.append(name)
             try:
-                status = file.stat()
+                status = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118  # Path objects take ten times as long
                 sizes.append(status.st_size)
                 mtimes.append(status.st_mtime_ns)
             except OSError:
                 sizes.append(-1)
                 mtimes.append(-1)
-            names.append(file.relative_to(self._root).as_posix() if file.is_relative_to(self._root) else str(file))
         return data_fingerprint(names, sizes, mtimes)
 
     def _file(self, index: int) -> Path:

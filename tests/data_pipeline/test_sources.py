@@ -148,6 +148,15 @@ def test_fingerprint_depends_on_content_not_on_place(tmp_path):
     assert print_of(copy) != base
 
 
+def test_fingerprint_of_a_list_does_not_depend_on_how_paths_are_written(tmp_path):
+    write_images(tmp_path / "a", 2)
+    prints = set()
+    for lines in ["a/0.png\na/1.png", f"{tmp_path}/a/1.png\n{tmp_path}/a/0.png"]:
+        (tmp_path / "list.txt").write_text(lines)
+        prints.add(open_source(str(tmp_path / "list.txt"), channels=3).fingerprint)
+    assert len(prints) == 1
+
+
 def test_fingerprint_does_not_depend_on_the_order():
     assert data_fingerprint(["a", "b"], [1, 2], [3, 4]) == data_fingerprint(["b", "a"], [2, 1], [4, 3])
     assert data_fingerprint(["a", "b"], [1, 2], [3, 4]) != data_fingerprint(["a", "b"], [2, 1], [3, 4])
