@@ -58,8 +58,6 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; copies from pinned memory do not block."""
-        if device == self.global_views.device:
-            return self
         moved = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
