@@ -62,7 +62,8 @@ class BatchNorm(nn.Module):
         count = self.sum_over_ranks(flat.new_full((), float(len(flat))))
         mean = self.sum_over_ranks(flat.sum(0)) / count
         var = self.sum_over_ranks((flat - mean).square().sum(0)) / count
-        self._pending.append((mean.detach(), var.detach()))
+        # As in torch, the running variance is the unbiased one.
+        self._pending.append((mean.detach(), var.detach() * (count / (count - 1).clamp(min=1))))
         return mean, var
 
     @torch.no_grad()

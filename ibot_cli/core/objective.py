@@ -250,7 +250,8 @@ class Objective(nn.Module):
         head = self.teacher.head
         patches = tokens[:, 1:].flatten(0, 1)
         if self.slots["patch"] == "none":
-            return head.bottleneck(tokens[:, 0]), head.bottleneck(tokens[:0, 0]), None
+            cls = head.bottleneck(tokens[:, 0])
+            return cls, cls[:0], None
         if self.balance == "sinkhorn":
             rows = head.bottleneck(torch.cat([tokens[:, 0], patches.index_select(0, batch.mask_index)]))
             cls, patch = rows.split([len(tokens), len(batch.mask_index)])

@@ -111,7 +111,7 @@ def test_ratios_follow_the_plain_rendering() -> None:
     rng = random.Random(0)
     theirs = np.array([reference.mask_ratio(rng, list(ratio), list(var)) for _ in range(3000)])
     points = np.linspace(0.05, 0.95, 37) + 0.003  # off the two fixed shares
-    below = [(shares[:, None] < points).mean(0) for shares in (ours, theirs)]
+    below = [(drawn[:, None] < points).mean(0) for drawn in (ours, theirs)]
     assert np.abs(below[0] - below[1]).max() < 0.045
 
 
