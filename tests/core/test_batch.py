@@ -31,7 +31,8 @@ def test_drop_path_is_exchanged_and_nothing_else() -> None:
 
 def test_to_moves_every_tensor() -> None:
     batch = tiny.batch(drop_path=torch.ones(2, 2, 4, 3))
-    assert batch.to(torch.device("cpu")) is batch
     moved = batch.to(torch.device("meta"))
     assert {value.device.type for value in vars(moved).values()} == {"meta"}
+    late = moved.with_drop_path(torch.ones(2, 2, 4, 3)).to(torch.device("meta"))
+    assert late.drop_path is not None and late.drop_path.device.type == "meta"
     assert tiny.batch().to(torch.device("meta")).drop_path is None
