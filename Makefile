@@ -22,8 +22,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	@if [ -f $(RUN)/config.yaml ]; then $(BIN)/ibot pretrain --out $(RUN) --resume; else $(BIN)/ibot pretrain --out $(RUN); fi
-	$(BIN)/ibot knn-eval $(RUN) builtin:digits
+	@start=$$(date +%s); \
+	if [ -f $(RUN)/config.yaml ]; then set -- --resume; fi; \
+	$(BIN)/ibot pretrain --out $(RUN) "$$@" && echo "pre-training took $$(( $$(date +%s) - start )) s"
+	@start=$$(date +%s); \
+	$(BIN)/ibot knn-eval $(RUN) builtin:digits && echo "evaluation took $$(( $$(date +%s) - start )) s"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
