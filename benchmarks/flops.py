@@ -1,0 +1,112 @@
+"""How many operations a step needs, and which matrix products it is made of.
+
+Counted are the necessary products: student backbone on global and local crops, student head on class tokens and masked
+patches, teacher backbone on global crops, teacher MLP on all their tokens, prototypes on class tokens and masked
+patches. An operation is half a multiply-add. The backward pass counts twice the student's forward, nothing is
+recomputed, and everything that is not a matrix product counts nothing.
+
+Shapes: V global views, L local views, B images, N patches, M masked patches in the batch, D width, d bottleneck,
+K prototypes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Networks and batch of one step; the defaults are ViT-S/16 with the published head and crops."""
+
+    images: int
+    masked: float
+    num_global: int = 2
+    num_local: int = 10
+    global_size: int = 224
+    local_size: int = 96
+    patch_size: int = 16
+    width: int = 384
+    depth: int = 12
+    hidden: int = 2048
+    bottleneck: int = 256
+    prototypes: int = 8192
+
+    def tokens(self, size: int) -> int:
+        """1 + N of one crop."""
+        return 1 + (size // self.patch_size) ** 2
+
+
+class Product(NamedTuple):
+    """A matrix product `[rows, inner] @ [inner, columns]`."""
+
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def flops(self) -> int:
+        """2 x multiply-adds."""
+        return 2 * self.rows * self.inner * self.columns
+
+
+def backbone_flops(work: Workload, crops: int, size: int) -> float:
+    """Forward pass of `crops` crops of side `size`."""
+    tokens, width = work.tokens(size), work.width
+    embed = (tokens - 1) * 3 * work.patch_size**2 * width
+    linear = tokens * 12 * width**2  # qkv 3, output 1, MLP 4 + 4
+    attention = 2 * tokens**2 * width  # scores, and probabilities times values
+    return 2.0 * crops * (embed + work.depth * (linear + attention))
+
+
+def mlp_flops(work: Workload, rows: float) -> float:
+    """The head up to the bottleneck."""
+    return 2.0 * rows * (work.width * work.hidden + work.hidden**2 + work.hidden * work.bottleneck)
+
+
+def prototype_flops(work: Workload, rows: float) -> float:
+    """The head's last layer."""
+    return 2.0 * rows * work.bottleneck * work.prototypes
+
+
+def student_flops(work: Workload) -> float:
+    """The student's forward pass."""
+    rows = (work.num_global + work.num_local) * work.images + work.masked
+    return (
+        backbone_flops(work, work.num_global * work.images, work.global_size)
+        + backbone_flops(work, work.num_local * work.images, work.local_size)
+        + mlp_flops(work, rows)
+        + prototype_flops(work, rows)
+    )
+
+
+def teacher_flops(work: Workload) -> float:
+    """The teacher's forward pass."""
+    crops = work.num_global * work.images
+    return (
+        backbone_flops(work, crops, work.global_size)
+        + mlp_flops(work, crops * work.tokens(work.global_size))
+        + prototype_flops(work, crops + work.masked)
+    )
+
+
+def step_flops(work: Workload) -> float:
+    """One step: the teacher's forward, and three times the student's."""
+    return teacher_flops(work) + 3 * student_flops(work)
+
+
+def step_products(work: Workload) -> list[Product]:
+    """The step's larger products with weights: forward, gradient of the input and gradient of the weight of each."""
+    width, hidden = work.width, work.hidden
+    whole = work.num_global * work.images * work.tokens(work.global_size)
+    local = work.num_local * work.images * work.tokens(work.local_size)
+    heads = (work.num_global + work.num_local) * work.images + round(work.masked)
+    layers = [(rows, width, out) for rows in (whole, local) for out in (3 * width, width, 4 * width)]
+    layers += [(rows, 4 * width, width) for rows in (whole, local)]
+    for rows in (whole, heads):
+        layers += [(rows, width, hidden), (rows, hidden, hidden), (rows, hidden, work.bottleneck)]
+    layers += [(heads, work.bottleneck, work.prototypes)]
+    products = []
+    for rows, inner, columns in layers:
+        products += [Product(rows, inner, columns), Product(rows, columns, inner), Product(columns, rows, inner)]
+    return list(dict.fromkeys(products))
