@@ -21,7 +21,7 @@ PARAMETERS = {
 
 def on_meta(arch: str, **options: object) -> Backbone:
     with torch.device("meta"):
-        return build_backbone(arch=arch, image_size=224, **options)  # type: ignore[arg-type]
+        return build_backbone(arch=arch, image_size=224, **options)
 
 
 def count(backbone: Backbone) -> int:

@@ -145,7 +145,7 @@ def test_patch_slot_alone() -> None:
 def test_losses_change_nothing(balance: str) -> None:
     objective = tiny.objective(balance=balance, head_options={"norm": "batch"})
     before = tiny.snapshot(objective)
-    sum(objective.losses(tiny.batch(), tiny.now()).terms.values()).backward()  # type: ignore[union-attr]
+    sum(objective.losses(tiny.batch(), tiny.now()).terms.values()).backward()
     assert tiny.same(tiny.snapshot(objective), before)
 
 
@@ -207,7 +207,7 @@ def test_two_half_batches_equal_one_whole() -> None:
         objective, stats = tiny.objective(), {}
         for part in parts:
             outcome = objective.losses(part, tiny.now())
-            (sum(outcome.terms.values()) / len(parts)).backward()  # type: ignore[union-attr]
+            (sum(outcome.terms.values()) / len(parts)).backward()
             stats = {name: slot + stats[name] if stats else slot for name, slot in outcome.stats.items()}
         objective.after_update(stats, tiny.now(), torch.tensor(True))
         results.append((objective, stats))

@@ -56,7 +56,7 @@ def test_gradient_of_the_mask_token_and_positions(backbone: ViT) -> None:
     outputs, _ = explicit.vit(leaves, images(8), patch=4, heads=2, mask=hidden)
     (outputs[-1] * weights).sum().backward()
     for name, value in backbone.named_parameters():
-        close(value.grad, leaves[name].grad, 1e-4)  # type: ignore[arg-type]
+        close(value.grad, leaves[name].grad, 1e-4)
 
 
 def test_masked_pixels_do_not_matter_but_their_places_do(backbone: ViT) -> None:
@@ -120,9 +120,9 @@ def test_attention_of_the_last_block(backbone: ViT, size: int) -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(6, 6), (14, 14), (37, 37), (2, 9), (14, 7), (1, 1)])
 def test_position_interpolation(rows: int, columns: int) -> None:
     backbone = build_backbone(arch="vit_tiny", image_size=224, width=8, depth=1, heads=1)
-    ours = backbone.positions(rows, columns)  # type: ignore[operator]
+    ours = backbone.positions(rows, columns)
     assert ours.shape == (1, 1 + rows * columns, 8)
-    close(ours, reference.positions(backbone.pos_embed.detach(), rows, columns), 1e-6)  # type: ignore[arg-type]
+    close(ours, reference.positions(backbone.pos_embed.detach(), rows, columns), 1e-6)
     if (rows, columns) == (14, 14):
         assert ours is backbone.pos_embed
 
@@ -148,7 +148,7 @@ def test_initialisation() -> None:
     assert backbone.masked_embed is not None and not backbone.masked_embed.any()
     assert all(m.eps == 1e-6 for m in backbone.modules() if isinstance(m, torch.nn.LayerNorm))
     bound = 1 / (3 * 4 * 4) ** 0.5  # torch's own for convolutions
-    assert 0.8 * bound < backbone.patch_embed.proj.weight.abs().max() <= bound  # type: ignore[operator,union-attr]
+    assert 0.8 * bound < backbone.patch_embed.proj.weight.abs().max() <= bound
 
 
 def test_forward_uses_no_random_numbers(backbone: ViT) -> None:
