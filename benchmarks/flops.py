@@ -95,6 +95,16 @@ def step_flops(work: Workload) -> float:
     return teacher_flops(work) + 3 * student_flops(work)
 
 
+def baseline_flops(work: Workload) -> float:
+    """One step of the baseline, whose heads and prototypes see every token."""
+    whole = work.num_global * work.images * work.tokens(work.global_size)
+    local = work.num_local * work.images * work.tokens(work.local_size)
+    head = [mlp_flops(work, rows) + prototype_flops(work, rows) for rows in (whole, local)]
+    teacher_backbone = backbone_flops(work, work.num_global * work.images, work.global_size)
+    local_backbone = backbone_flops(work, work.num_local * work.images, work.local_size)
+    return teacher_backbone + head[0] + 3 * (teacher_backbone + local_backbone + sum(head))
+
+
 def step_products(work: Workload) -> list[Product]:
     """The step's larger products with weights: forward, gradient of the input and gradient of the weight of each."""
     width, hidden = work.width, work.hidden

@@ -61,8 +61,9 @@ class ViewsConfig:
     global_scale: tuple[float, float] = setting((0.25, 1.0), "Area range of a global crop.", above=0, high=1)
     local_scale: tuple[float, float] = setting((0.05, 0.25), "Area range of a local crop.", above=0, high=1)
     aspect: tuple[float, float] = setting((3 / 4, 4 / 3), "Aspect-ratio range of a crop.", above=0)
-    rotation: float = setting(0.0, "Largest rotation before the crop; 0 is the published recipe.", low=0, high=180,
-                              unit="degrees")
+    rotation: float = setting(
+        0.0, "Largest rotation before the crop; 0 is the published recipe.", low=0, high=180, unit="degrees"
+    )
     flip_prob: float = setting(0.5, "Chance of a horizontal flip.", low=0, high=1)
     jitter_prob: float = setting(0.8, "Chance of colour jitter.", low=0, high=1)
     brightness: float = setting(0.4, "Brightness factor range is 1 +- this.", low=0, high=1)
@@ -107,8 +108,9 @@ class ModelConfig:
 class HeadConfig:
     """The projection head and its prototypes."""
 
-    prototypes: int | None = setting(8192, "Output size K of the CLS head, and of the patch head when shared.", low=2,
-                                     auto=True)
+    prototypes: int | None = setting(
+        8192, "Output size K of the CLS head, and of the patch head when shared.", low=2, auto=True
+    )
     patch_prototypes: int | None = setting(8192, "Output size of a separate patch head.", low=2, auto=True)
     shared: bool = setting(True, "CLS and patches share the prototypes.")
     hidden_size: int = setting(2048, "Width of the MLP.", low=1)
@@ -155,8 +157,9 @@ class OptimConfig:
     eps: float = setting(1e-8, "AdamW epsilon.", above=0)
     clip_grad: float = setting(3.0, "Largest gradient norm; 0 turns clipping off.", low=0)
     clip_mode: Literal["tensor", "global"] = setting("tensor", "Clip each tensor by itself (published) or all as one.")
-    freeze_prototypes_epochs: int = setting(1, "The prototypes stay as they are during these epochs.", low=0,
-                                            unit="epochs")
+    freeze_prototypes_epochs: int = setting(
+        1, "The prototypes stay as they are during these epochs.", low=0, unit="epochs"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,19 +176,22 @@ class TrainConfig:
     checkpoint_minutes: float = setting(15.0, "Save every so many minutes; 0 is never.", low=0, unit="minutes")
     checkpoint_epochs: int = setting(1, "Save every so many epochs; 0 is only at the end.", low=0, unit="epochs")
     keep_last: int = setting(2, "Newest checkpoints that are kept.", low=1)
-    keep_every_epochs: int = setting(40, "Checkpoints of these epochs are kept for good; 0 keeps none.", low=0,
-                                     unit="epochs")
+    keep_every_epochs: int = setting(
+        40, "Checkpoints of these epochs are kept for good; 0 keeps none.", low=0, unit="epochs"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorConfig:
     """What is measured while training."""
 
-    knn_epochs: int = setting(10, "Online k-NN every so many epochs, if labels exist; 0 turns it off.", low=0,
-                              unit="epochs")
+    knn_epochs: int = setting(
+        10, "Online k-NN every so many epochs, if labels exist; 0 turns it off.", low=0, unit="epochs"
+    )
     knn_k: int = setting(20, "Neighbours of the online k-NN.", low=1)
-    knn_holdout: float = setting(0.1, "Share of the training images that the online k-NN classifies.", above=0,
-                                 high=0.9)
+    knn_holdout: float = setting(
+        0.1, "Share of the training images that the online k-NN classifies.", above=0, high=0.9
+    )
     knn_max_images: int = setting(12000, "Largest number of images that the online k-NN looks at.", low=2)
     tensorboard: bool = setting(True, "Write TensorBoard files if its package is installed.")
 

@@ -76,16 +76,26 @@ def choose_workers(
         return LoadPlan(0, cores, f"{spent}, hardly more than handing it over: loaded in the main process.")
     if compute_seconds is None:
         workers = min(cores - 1, MAX_WORKERS)
-        return LoadPlan(workers, max(cores - workers, 1),
-                        f"{spent} and the network runs on an accelerator: {workers} of {cores} cores load.")
+        return LoadPlan(
+            workers,
+            max(cores - workers, 1),
+            f"{spent} and the network runs on an accelerator: {workers} of {cores} cores load.",
+        )
     times = [_sample_seconds(w, load_seconds, compute_seconds, cores) for w in range(min(cores, MAX_WORKERS + 1))]
     workers = times.index(min(times))
     if workers == 0:
-        return LoadPlan(0, cores, f"{spent}, the network on the CPU about {compute_seconds * 1e3:.3g} ms of one core: "
-                                  f"all {cores} cores compute, the main process loads in between.")
-    return LoadPlan(workers, cores - workers,
-                    f"{spent}, the network on the CPU about {compute_seconds * 1e3:.3g} ms of one core: "
-                    f"{workers} of {cores} cores load.")
+        return LoadPlan(
+            0,
+            cores,
+            f"{spent}, the network on the CPU about {compute_seconds * 1e3:.3g} ms of one core: "
+            f"all {cores} cores compute, the main process loads in between.",
+        )
+    return LoadPlan(
+        workers,
+        cores - workers,
+        f"{spent}, the network on the CPU about {compute_seconds * 1e3:.3g} ms of one core: "
+        f"{workers} of {cores} cores load.",
+    )
 
 
 def _sample_seconds(workers: int, load: float, compute: float, cores: int) -> float:

@@ -27,8 +27,9 @@ def open_folder(folder: Path, data: str, *, channels: int, split: Split) -> File
         chosen = _choose(parts, split, data)
         scans = {part: scan_images(folder, part) for part in chosen}
     except OSError as error:
-        raise DataError(f"{data} cannot be listed: {error.strerror or error}.",
-                        hint="Check the permissions of the folder.") from error
+        raise DataError(
+            f"{data} cannot be listed: {error.strerror or error}.", hint="Check the permissions of the folder."
+        ) from error
     names = [name for scan in scans.values() for name in scan.names]
     if not names:
         raise _no_image(data, chosen, list(scans.values()))
@@ -40,8 +41,9 @@ def open_folder(folder: Path, data: str, *, channels: int, split: Split) -> File
     classes = _split_classes(folder, parts) if parts else None
     labels, classes = _labels(scans, classes)
     title = f"{data} ({', '.join(chosen)})" if parts else data
-    return FileSource(name=title, root=folder.resolve(), names=names, channels=channels, labels=labels,
-                      classes=classes, notes=notes)
+    return FileSource(
+        name=title, root=folder.resolve(), names=names, channels=channels, labels=labels, classes=classes, notes=notes
+    )
 
 
 def split_folders(folder: Path) -> list[str]:
@@ -98,9 +100,12 @@ def _no_image(data: str, chosen: list[str], scans: list[Scan]) -> DataError:
     if not others:
         text = f"{where} holds no files."
     else:
-        kinds = ", ".join(f"{count} {'.' + kind if kind else 'without extension'}"
-                          for kind, count in others.most_common(5))
+        kinds = ", ".join(
+            f"{count} {'.' + kind if kind else 'without extension'}" for kind, count in others.most_common(5)
+        )
         text = f"{where} holds no image: {others.total():,} other files ({kinds})."
     notes = " ".join(note for scan in scans for note in scan.notes())
-    return DataError(f"{text} {notes}".strip(), hint="Images are jpg, png, webp, bmp, tiff, gif, ppm or pgm files, "
-                                                     "at any depth; hidden files do not count.")
+    return DataError(
+        f"{text} {notes}".strip(),
+        hint="Images are jpg, png, webp, bmp, tiff, gif, ppm or pgm files, at any depth; hidden files do not count.",
+    )

@@ -22,8 +22,10 @@ def open_list(path: Path, data: str, *, channels: int) -> FileSource:
     root = path.parent.resolve()
     if not any((root / entry).is_file() for _, entry in entries):
         line, first = entries[0]
-        raise DataError(f"None of the {len(entries):,} files listed in {data} exists; the first is {root / first} "
-                        f"(line {line}).", hint=HINT)
+        raise DataError(
+            f"None of the {len(entries):,} files listed in {data} exists; the first is {root / first} (line {line}).",
+            hint=HINT,
+        )
     lines = np.array([line for line, _ in entries], dtype=np.int64)
     return FileSource(name=data, root=root, names=[entry for _, entry in entries], channels=channels, lines=lines)
 

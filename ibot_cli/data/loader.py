@@ -204,8 +204,10 @@ def require_batch(num_images: int, batch_size: int) -> None:
         DataError: There are fewer images.
     """
     if num_images < batch_size:
-        raise DataError(f"{num_images:,} images do not fill a batch of {batch_size:,}.",
-                        hint=f"Set train.batch_size to at most {num_images}, or add images.")
+        raise DataError(
+            f"{num_images:,} images do not fill a batch of {batch_size:,}.",
+            hint=f"Set train.batch_size to at most {num_images}, or add images.",
+        )
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,9 @@ class _KeyedDataset(Dataset[Any]):
             return _Failure(error.message, error.hint, traceback.format_exc())
         except Exception as error:
             text = f"A loader process failed: {type(error).__name__}: {error}."
-            return _Failure(text, "With runtime.workers=0 the failure shows in the main process.",
-                            traceback.format_exc())
+            return _Failure(
+                text, "With runtime.workers=0 the failure shows in the main process.", traceback.format_exc()
+            )
 
 
 def _as_is(result: Any) -> Any:
@@ -252,5 +255,7 @@ def _start_worker(worker: int) -> None:
 
 
 def _worker_died(error: RuntimeError) -> DataError:
-    return DataError(f"A loader process ended without a result: {str(error).splitlines()[0]}",
-                     hint="Usually memory or /dev/shm ran out: lower runtime.workers or train.micro_batch_size.")
+    return DataError(
+        f"A loader process ended without a result: {str(error).splitlines()[0]}",
+        hint="Usually memory or /dev/shm ran out: lower runtime.workers or train.micro_batch_size.",
+    )

@@ -72,9 +72,7 @@ def _draw_jitter(strengths: Strengths, numbers: Sequence[float]) -> tuple[tuple[
     """Operations in random order (the first four numbers are sort keys) with their factors (the other four)."""
     order = sorted(range(4), key=numbers.__getitem__)
     spreads = (strengths.brightness, strengths.contrast, strengths.saturation, strengths.hue)
-    return tuple(
-        (op, (op != HUE) + spreads[op] * (2 * numbers[4 + op] - 1)) for op in order if spreads[op]
-    )
+    return tuple((op, (op != HUE) + spreads[op] * (2 * numbers[4 + op] - 1)) for op in order if spreads[op])
 
 
 def apply_changes(image: Image.Image, changes: Changes, threshold: int) -> Image.Image:

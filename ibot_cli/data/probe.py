@@ -56,8 +56,10 @@ class DataSummary:
         lines.append(f"Decoded {checked}: {modes}; sizes {small} to {large} pixels.")
         if self.unreadable:
             share = len(self.unreadable) / self.num_checked
-            lines.append(f"{len(self.unreadable):,} of {self.num_checked:,} checked files ({share:.1%}) cannot be read "
-                         f"and will be replaced:\n{list_bad(self.unreadable)}")
+            lines.append(
+                f"{len(self.unreadable):,} of {self.num_checked:,} checked files ({share:.1%}) cannot be read "
+                f"and will be replaced:\n{list_bad(self.unreadable)}"
+            )
         return lines + self.notes
 
 
@@ -81,12 +83,23 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
         sizes.add(decoded.image.size)
         modes[decoded.stored_mode] += 1
     if not modes:
-        raise DataError(f"None of the {len(chosen):,} files looked at in {source.name} can be read:\n"
-                        f"{list_bad(unreadable)}", hint="DATA must hold images that Pillow can open.")
+        raise DataError(
+            f"None of the {len(chosen):,} files looked at in {source.name} can be read:\n{list_bad(unreadable)}",
+            hint="DATA must hold images that Pillow can open.",
+        )
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     classes = None if source.classes is None else len(source.classes)
-    return DataSummary(source.name, total, classes, len(chosen), unreadable, ordered[0], ordered[-1],
-                       dict(modes.most_common()), source.notes)
+    return DataSummary(
+        source.name,
+        total,
+        classes,
+        len(chosen),
+        unreadable,
+        ordered[0],
+        ordered[-1],
+        dict(modes.most_common()),
+        source.notes,
+    )
 
 
 def time_loading(

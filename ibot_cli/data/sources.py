@@ -130,8 +130,10 @@ def open_source(data: str, *, channels: int, split: Split = "train") -> Source:
 
 def _open_builtin(name: str, channels: int, split: Split) -> Source:
     if name not in BUILTINS:
-        raise DataError(f"There is no embedded data set `{name}`.{_did_you_mean(name, list(BUILTINS), 'builtin:')}",
-                        hint="Embedded: " + ", ".join(f"builtin:{key}" for key in BUILTINS) + ".")
+        raise DataError(
+            f"There is no embedded data set `{name}`.{_did_you_mean(name, list(BUILTINS), 'builtin:')}",
+            hint="Embedded: " + ", ".join(f"builtin:{key}" for key in BUILTINS) + ".",
+        )
     return BUILTINS[name](channels=channels, split=split)
 
 
@@ -146,8 +148,10 @@ def _missing(data: str, path: Path) -> DataError:
     if not parent.is_dir():
         text += f" Its parent {parent} does not exist either."
     prefix = "" if str(parent) == "." else f"{parent}/"
-    return DataError(text + _did_you_mean(path.name, siblings, prefix),
-                     hint="DATA is a folder of images, a text file of paths, or builtin:digits.")
+    return DataError(
+        text + _did_you_mean(path.name, siblings, prefix),
+        hint="DATA is a folder of images, a text file of paths, or builtin:digits.",
+    )
 
 
 def _did_you_mean(word: str, choices: Sequence[str], prefix: str) -> str:

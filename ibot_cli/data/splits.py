@@ -35,8 +35,10 @@ def open_splits(data: str, *, channels: int, seed: int = 0, test_ratio: float = 
     chosen = holdout(len(source), source.labels, seed=seed, ratio=test_ratio)
     train, test = Subset(source, np.flatnonzero(~chosen)), Subset(source, np.flatnonzero(chosen))
     kind = "random" if source.labels is None else "stratified"
-    sentence = (f"No test part in the data: a {kind} hold-out of {test_ratio:.0%} (seed {seed}), "
-                f"{len(train):,} training and {len(test):,} test images.")
+    sentence = (
+        f"No test part in the data: a {kind} hold-out of {test_ratio:.0%} (seed {seed}), "
+        f"{len(train):,} training and {len(test):,} test images."
+    )
     return train, test, sentence
 
 

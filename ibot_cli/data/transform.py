@@ -163,9 +163,7 @@ def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return values.sub_(center).div_(spread)
 
 
-def make_views(
-    image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator
-) -> tuple[list[Tensor], list[Tensor]]:
+def make_views(image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator) -> tuple[list[Tensor], list[Tensor]]:
     """The global and the local views of one sample, float32 `[C, H, W]` each."""
     crops, changes = draw_crops(image, recipe, rng)
     tensors = []

@@ -10,14 +10,27 @@ def files(root, contents):
 
 
 def test_quota_of_control_groups_version_2(tmp_path):
-    files(tmp_path, {"own": "0::/slice/job\n", "fs/cpu.max": "max 100000\n", "fs/slice/cpu.max": "250000 100000\n",
-                     "fs/slice/job/cpu.max": "max 100000\n"})
+    files(
+        tmp_path,
+        {
+            "own": "0::/slice/job\n",
+            "fs/cpu.max": "max 100000\n",
+            "fs/slice/cpu.max": "250000 100000\n",
+            "fs/slice/job/cpu.max": "max 100000\n",
+        },
+    )
     assert cgroup_cores(tmp_path / "fs", tmp_path / "own") == 2.5
 
 
 def test_quota_of_control_groups_version_1(tmp_path):
-    files(tmp_path, {"own": "4:cpu,cpuacct:/docker/x\n3:memory:/docker/x\n", "fs/cpu/cpu.cfs_quota_us": "150000\n",
-                     "fs/cpu/cpu.cfs_period_us": "100000\n"})
+    files(
+        tmp_path,
+        {
+            "own": "4:cpu,cpuacct:/docker/x\n3:memory:/docker/x\n",
+            "fs/cpu/cpu.cfs_quota_us": "150000\n",
+            "fs/cpu/cpu.cfs_period_us": "100000\n",
+        },
+    )
     assert cgroup_cores(tmp_path / "fs", tmp_path / "own") == 1.5
     files(tmp_path, {"fs/cpu/cpu.cfs_quota_us": "-1\n"})
     assert cgroup_cores(tmp_path / "fs", tmp_path / "own") is None
@@ -39,14 +52,17 @@ def test_free_cores_are_shared_by_the_processes_of_the_machine(monkeypatch, tmp_
     assert free_cores() == 1
 
 
-@pytest.mark.parametrize(("load", "compute", "cores", "expected"), [
-    (0.0003, 0.001, 2, (0, 2)),  # digits: loading is trifling
-    (0.03, 2.0, 2, (0, 2)),  # a large network on the CPU
-    (0.15, 0.01, 4, (3, 1)),  # large photographs, small network
-    (0.03, None, 8, (7, 1)),  # accelerator
-    (0.03, None, 64, (16, 48)),
-    (0.03, None, 1, (0, 1)),
-])
+@pytest.mark.parametrize(
+    ("load", "compute", "cores", "expected"),
+    [
+        (0.0003, 0.001, 2, (0, 2)),  # digits: loading is trifling
+        (0.03, 2.0, 2, (0, 2)),  # a large network on the CPU
+        (0.15, 0.01, 4, (3, 1)),  # large photographs, small network
+        (0.03, None, 8, (7, 1)),  # accelerator
+        (0.03, None, 64, (16, 48)),
+        (0.03, None, 1, (0, 1)),
+    ],
+)
 def test_workers_and_threads_fit_the_cores(load, compute, cores, expected):
     plan = choose_workers(num_images=1000, load_seconds=load, compute_seconds=compute, cores=cores)
     assert isinstance(plan, LoadPlan) and plan[:2] == expected and plan.workers + plan.threads <= max(cores, 1)

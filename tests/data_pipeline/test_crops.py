@@ -40,9 +40,14 @@ def test_boxes_are_distributed_as_those_of_torchvision(size, scale):
     assert (ours[:, 1] + ours[:, 3] <= size[1]).all()
 
 
-@pytest.mark.parametrize(("size", "expected"), [
-    ((1000, 10), (493, 0, 13, 10)), ((10, 1000), (0, 493, 10, 13)), ((30, 30), (0, 0, 30, 30)),
-])
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1000, 10), (493, 0, 13, 10)),
+        ((10, 1000), (0, 493, 10, 13)),
+        ((30, 30), (0, 0, 30, 30)),
+    ],
+)
 def test_boxes_that_never_fit_become_the_largest_central_one(size, expected):
     rng = np.random.default_rng(0)
     assert crop_box(*size, (5.0, 6.0), ASPECT, [0.5] * 4, rng) == expected

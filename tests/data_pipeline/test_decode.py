@@ -38,8 +38,9 @@ def test_formats(kind, channels):
     image = GREY if kind == "GIF" else COLOUR
     expected = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
     tolerance = {"JPEG": 40}.get(kind, 0)
-    np.testing.assert_allclose(decoded(encoded(image, kind, **options), channels).astype(int), expected.astype(int),
-                               atol=tolerance)
+    np.testing.assert_allclose(
+        decoded(encoded(image, kind, **options), channels).astype(int), expected.astype(int), atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("image", [with_alpha(COLOUR, "RGBA"), with_alpha(GREY, "LA")])
@@ -61,8 +62,9 @@ def test_palettes_with_and_without_transparency(channels, transparency):
 
 
 def test_cmyk():
-    np.testing.assert_allclose(decoded(encoded(COLOUR.convert("CMYK"), "TIFF")).astype(int),
-                               np.asarray(COLOUR).astype(int), atol=1)
+    np.testing.assert_allclose(
+        decoded(encoded(COLOUR.convert("CMYK"), "TIFF")).astype(int), np.asarray(COLOUR).astype(int), atol=1
+    )
     assert decoded(encoded(COLOUR.convert("CMYK"), "JPEG", quality=95), 1).shape == (40, 48)
 
 
@@ -94,16 +96,19 @@ def test_sixteen_bit_pgm():
     np.testing.assert_allclose(decoded(b"P5 48 40 4095 " + body, 1).astype(int), RAMP.astype(int) * 4080 / 4095, atol=1)
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    (RAMP.astype(np.float32) / 255, RAMP),
-    (RAMP.astype(np.float32), RAMP),
-    (RAMP.astype(np.float32) * 257, RAMP),
-    (RAMP.astype(np.float32) * 1000 - 5000, RAMP),
-    (RAMP.astype(np.int32), RAMP),
-    (RAMP.astype(np.int32) * 257, RAMP),
-    (RAMP.astype(np.int32) * 70000 - 9, RAMP),
-    (np.full_like(RAMP, 7, dtype=np.int32) * -1, np.zeros_like(RAMP)),
-])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (RAMP.astype(np.float32) / 255, RAMP),
+        (RAMP.astype(np.float32), RAMP),
+        (RAMP.astype(np.float32) * 257, RAMP),
+        (RAMP.astype(np.float32) * 1000 - 5000, RAMP),
+        (RAMP.astype(np.int32), RAMP),
+        (RAMP.astype(np.int32) * 257, RAMP),
+        (RAMP.astype(np.int32) * 70000 - 9, RAMP),
+        (np.full_like(RAMP, 7, dtype=np.int32) * -1, np.zeros_like(RAMP)),
+    ],
+)
 def test_thirty_two_bits_are_scaled_never_clipped(values, expected):
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(values), "TIFF"), 1), expected)
 
@@ -143,13 +148,16 @@ def test_truncated_files_are_unreadable_even_if_someone_made_pillow_tolerant(kin
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (b"", "the file is empty"),
-    (b"\n<!DOCTYPE html><html>404</html>", "web page"),
-    (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-    (b"hello", "not an image"),
-    (encoded(GREY)[:60], "damaged"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\n<!DOCTYPE html><html>404</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"hello", "not an image"),
+        (encoded(GREY)[:60], "damaged"),
+    ],
+)
 def test_reasons(content, reason, tmp_path):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason) as caught:

@@ -39,10 +39,14 @@ def loader(folder, **changes):
 
 def values(data):
     """Everything of a step, as tensors, micro-batches joined."""
-    return [torch.cat([batch.global_views for batch in data.micro], 1),
-            torch.cat([batch.local_views for batch in data.micro], 1),
-            torch.cat([batch.mask for batch in data.micro], 1),
-            torch.from_numpy(data.samples), torch.from_numpy(data.used), torch.from_numpy(data.labels)]
+    return [
+        torch.cat([batch.global_views for batch in data.micro], 1),
+        torch.cat([batch.local_views for batch in data.micro], 1),
+        torch.cat([batch.mask for batch in data.micro], 1),
+        torch.from_numpy(data.samples),
+        torch.from_numpy(data.used),
+        torch.from_numpy(data.labels),
+    ]
 
 
 def assert_same(first, second):
@@ -118,8 +122,12 @@ def test_the_global_generators_stay_as_they_are(folder):
 
 def test_replacements_are_readable_named_once_and_keep_their_label(folder, expected):
     source = open_source(str(folder), channels=3)
-    replaced = [(sample, used) for data in expected for sample, used in zip(data.samples, data.used, strict=True)
-                if sample != used]
+    replaced = [
+        (sample, used)
+        for data in expected
+        for sample, used in zip(data.samples, data.used, strict=True)
+        if sample != used
+    ]
     assert replaced and {int(sample) for sample, _ in replaced} <= {3, 4, 17}
     assert not {int(used) for _, used in replaced} & {3, 4, 17}
     for data in expected:
@@ -169,8 +177,18 @@ def test_sizes_that_do_not_divide(folder):
 
 
 def test_without_masks(folder):
-    data = next(ViewLoader(open_source(str(folder), channels=3), RECIPE, None, seed=0, batch_size=4,
-                           micro_batch_size=4, grid=4, max_bad_files=5).steps(0, 1))
+    data = next(
+        ViewLoader(
+            open_source(str(folder), channels=3),
+            RECIPE,
+            None,
+            seed=0,
+            batch_size=4,
+            micro_batch_size=4,
+            grid=4,
+            max_bad_files=5,
+        ).steps(0, 1)
+    )
     assert data.micro[0].mask.shape == (2, 4, 16) and not data.micro[0].mask.any()
 
 
@@ -181,8 +199,17 @@ def test_everything_lies_on_the_device(folder):
 
 def test_without_local_views(folder):
     recipe = dataclasses.replace(RECIPE, num_local=0)
-    data = next(ViewLoader(open_source(str(folder), channels=3), recipe, MASKS, seed=0, batch_size=4,
-                           micro_batch_size=4, max_bad_files=5).steps(0, 1))
+    data = next(
+        ViewLoader(
+            open_source(str(folder), channels=3),
+            recipe,
+            MASKS,
+            seed=0,
+            batch_size=4,
+            micro_batch_size=4,
+            max_bad_files=5,
+        ).steps(0, 1)
+    )
     assert data.micro[0].local_views.shape == (0, 4, 3, 8, 8)
 
 

@@ -81,8 +81,10 @@ def test_links_are_followed_once_and_never_in_circles(tmp_path):
     (tmp_path / "data" / "one.png").symlink_to(tmp_path / "outside" / "0.png")
     source = open_source(str(tmp_path / "data"), channels=3)
     assert names(source, tmp_path / "data") == ["again/0.png", "again/1.png", "one.png", "out/0.png"]
-    assert source.notes == ["2 symbolic links without a target left out.",
-                            "2 folders reached twice through links, read once."]
+    assert source.notes == [
+        "2 symbolic links without a target left out.",
+        "2 folders reached twice through links, read once.",
+    ]
 
 
 def test_a_list_of_paths(tmp_path):
@@ -110,7 +112,8 @@ def test_errors_name_the_problem(tmp_path):
     (folder / "README").write_text("")
     assert error(folder) == f"{folder} holds no image: 2 other files (1 without extension, 1 .npy)."
     assert error(tmp_path / "potos") == (
-        f"There is no folder or file {tmp_path}/potos. Did you mean {tmp_path}/photos?")
+        f"There is no folder or file {tmp_path}/potos. Did you mean {tmp_path}/photos?"
+    )
     assert "parent" in error(tmp_path / "x" / "y")
     assert "Did you mean builtin:digits?" in error("builtin:digts")
     assert "There is no folder" in error("digits")
@@ -122,8 +125,11 @@ def test_errors_name_the_problem(tmp_path):
 
 def test_errors_of_lists(tmp_path):
     listed = tmp_path / "list.txt"
-    for content, text in [(b"# none\n", "lists no path"), (b"a.png\nb.png\n", "None of the 2 files"),
-                          (b"\0\1", "neither a folder nor a text file")]:
+    for content, text in [
+        (b"# none\n", "lists no path"),
+        (b"a.png\nb.png\n", "None of the 2 files"),
+        (b"\0\1", "neither a folder nor a text file"),
+    ]:
         listed.write_bytes(content)
         assert text in error(listed)
 
@@ -206,8 +212,9 @@ def test_splits_for_evaluation(tmp_path):
     write_images(tmp_path / "whole" / "b", 5)
     train, test, sentence = open_splits(str(tmp_path / "whole"), channels=3, seed=3)
     assert np.bincount(train.labels).tolist() == [8, 4] and np.bincount(test.labels).tolist() == [2, 1]
-    assert sentence == ("No test part in the data: a stratified hold-out of 20% (seed 3), "
-                        "12 training and 3 test images.")
+    assert sentence == (
+        "No test part in the data: a stratified hold-out of 20% (seed 3), 12 training and 3 test images."
+    )
     assert not {train.path(i) for i in range(12)} & {test.path(i) for i in range(3)}
 
 

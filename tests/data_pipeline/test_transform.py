@@ -10,8 +10,10 @@ from ibot_cli.config.schema import DataConfig, ViewsConfig
 from ibot_cli.data.rng import stream
 from ibot_cli.data.transform import ViewRecipe, eval_transform, make_views, normalise
 
-STILL = dict.fromkeys(["jitter_prob", "gray_prob", "blur_prob_first", "blur_prob_other", "blur_prob_local",
-                       "solarize_prob", "flip_prob"], 0.0)
+STILL = dict.fromkeys(
+    ["jitter_prob", "gray_prob", "blur_prob_first", "blur_prob_other", "blur_prob_local", "solarize_prob", "flip_prob"],
+    0.0,
+)
 VIEWS = ViewsConfig(num_local=3, global_size=24, local_size=12)
 
 
