@@ -69,10 +69,9 @@ class BatchNorm(nn.Module):
     @torch.no_grad()
     def commit(self, finite: Tensor) -> None:
         """Moves the running statistics by what was seen since the last call, where `finite` is true."""
-        rate = torch.where(finite, self.momentum, 0.0)
         for mean, var in self._pending:
-            self.running_mean.lerp_(torch.where(finite, mean, self.running_mean), rate)
-            self.running_var.lerp_(torch.where(finite, var, self.running_var), rate)
+            self.running_mean.lerp_(torch.where(finite, mean, self.running_mean), self.momentum)
+            self.running_var.lerp_(torch.where(finite, var, self.running_var), self.momentum)
         self._pending.clear()
 
 

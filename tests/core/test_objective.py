@@ -270,13 +270,15 @@ def test_statistics_count_rows_entropy_and_prototypes(balance: str) -> None:
 
 
 def test_assignment_and_agreement() -> None:
-    objective, batch = tiny.objective(), tiny.batch(6)
+    """Teacher on the first view, student on the second; other pairs of views would agree on other images."""
+    objective, batch = tiny.objective(), tiny.batch(24)
     outcome = objective.losses(batch, tiny.now())
-    teacher = all_scores(objective.teacher, batch.global_views)[0][0].argmax(-1)
-    student = all_scores(objective.student, batch.global_views, batch.mask)[0][1].argmax(-1)
+    teacher = all_scores(objective.teacher, batch.global_views)[0].argmax(-1)
+    student = all_scores(objective.student, batch.global_views, batch.mask)[0].argmax(-1)
     assert outcome.assignment is not None and outcome.agreement is not None
-    assert torch.equal(outcome.assignment, teacher)
-    assert outcome.agreement == (teacher == student).float().mean()
+    assert torch.equal(outcome.assignment, teacher[0]) and not torch.equal(teacher[0], teacher[1])
+    shares = [(teacher[q] == student[v]).float().mean() for q, v in ((0, 1), (0, 0), (1, 0))]
+    assert outcome.agreement == shares[0] and shares[0] not in shares[1:]
 
 
 def test_sums_over_ranks_in_one_exchange() -> None:
