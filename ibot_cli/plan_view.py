@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from ibot_cli import console
 from ibot_cli.config.settings import format_value
+from ibot_cli.progress import counted, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ibot_cli.train.launch import Prepared, PretrainResult
 
 GIB = 2**30
@@ -25,7 +29,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
         "resume_step": None if prepared.checkpoint is None else prepared.checkpoint.step,
         "images": plan.data,
         "choices": {path: {"value": value, "reason": reason} for path, (value, reason) in plan.choices.items()},
-        "warnings": plan.warnings,
+        "warnings": _warnings(prepared),
         "steps": schedule.total_steps,
         "steps_per_epoch": schedule.steps_per_epoch,
         "epochs": schedule.epochs,
@@ -41,7 +45,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
 
 
 def show_plan(prepared: Prepared, *, full: bool) -> None:
-    """Data, choices with reasons, length, shapes; with `full` also the memory and every setting that was set."""
+    """Data, choices with reasons, length, shapes; with `full`, for a dry run, also the memory and all settings."""
     plan = prepared.plan
     rows = [("data", line) for line in plan.data.sentences()]
     rows += _shape_rows(prepared)
@@ -57,41 +61,61 @@ def show_plan(prepared: Prepared, *, full: bool) -> None:
     rows.append(("run directory", str(prepared.out)))
     if prepared.checkpoint is not None:
         rows.append(("resumed", f"after step {prepared.checkpoint.step:,} of {plan.schedule.total_steps:,}"))
-    console.table(["plan", ""], rows, keep=["plan"], data=full)
+    _table(["plan", ""], rows, keep=["plan"], data=full)
     if plan.choices:
         chosen = [(path, format_value(value), reason) for path, (value, reason) in plan.choices.items()]
-        console.table(["chosen", "value", "because"], chosen, keep=["chosen", "value"], data=full)
+        _table(["chosen", "value", "because"], chosen, keep=["chosen", "value"], data=full)
     if full:
         _show_settings(prepared)
-    for text in plan.warnings:
+    for text in _warnings(prepared) if full else plan.warnings:
         console.warn(text)
+    if full:
+        console.note("Dry run: nothing was computed and nothing was written. Without --dry-run the run starts.")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: Sequence[str], data: bool) -> None:
+    """A table and an empty line below it."""
+    console.table(columns, rows, keep=keep, data=data)
+    if data:
+        console.emit_text("")
+    else:
+        console.note("")
+
+
+def _warnings(prepared: Prepared) -> list[str]:
+    """Those of the plan, and why the run would stop at once."""
+    refusal = prepared.refusal
+    if refusal is None:
+        return prepared.plan.warnings
+    summary = refusal.message.partition(":")[0]
+    return [*prepared.plan.warnings, f"This run would stop at once: {summary}. {refusal.hint}"]
 
 
 def _shape_rows(prepared: Prepared) -> list[tuple[str, str]]:
     plan, config = prepared.plan, prepared.plan.config
     schedule, views, head = plan.schedule, config.views, config.head
-    parts = " x ".join(
-        f"{count} {noun}"
-        for count, noun in (
-            (schedule.batch_size // (plan.micro_batch_size * plan.micro_batches), "process(es)"),
-            (plan.micro_batches, "forward pass(es)"),
-            (plan.micro_batch_size, "images"),
-        )
-    )
+    processes = schedule.batch_size // (plan.micro_batch_size * plan.micro_batches)
+    parts = [counted(processes, "process", "processes")] if processes > 1 else []
+    parts += [counted(plan.micro_batches, "forward pass", "forward passes")] if plan.micro_batches > 1 else []
+    shared = f" = {' x '.join([*parts, counted(plan.micro_batch_size, 'image')])}" if parts else ""
     local = f" + {views.num_local} of {views.local_size} px ({plan.tokens[1]} tokens)" if views.num_local else ""
-    millions = {name: f"{count / 1e6:.2f} M" for name, count in plan.parameters.items()}
+    sizes = {name: _parameters(count) for name, count in plan.parameters.items()}
     prototypes = f"{head.prototypes:,}" + ("" if head.shared else f" + {head.patch_prototypes:,}")
     targets = ", ".join(f"{slot} {getattr(config.objective, slot)}" for slot in ("cls", "patch"))
     return [
-        ("length", f"{schedule.epochs:,} epochs x {schedule.steps_per_epoch:,} steps = {schedule.total_steps:,} steps"),
-        ("batch", f"{schedule.batch_size:,} images = {parts}"),
+        (
+            "length",
+            f"{counted(schedule.epochs, 'epoch')} x {counted(schedule.steps_per_epoch, 'step')} = "
+            f"{counted(schedule.total_steps, 'step')}",
+        ),
+        ("batch", f"{counted(schedule.batch_size, 'image')}{shared}"),
         ("views", f"{views.num_global} of {views.global_size} px ({plan.tokens[0]} tokens){local}"),
-        ("network", f"{config.model.arch}, backbone {millions['backbone']}, head {millions['head']} parameters"),
+        ("network", f"{config.model.arch}, backbone {sizes['backbone']}, head {sizes['head']} parameters"),
         ("targets", f"{targets}; {prototypes} prototypes, balanced by {config.objective.balance}"),
         (
             "device",
-            f"{plan.device}, {config.runtime.precision}, {config.runtime.threads} thread(s), "
-            f"{config.runtime.workers} loader process(es)",
+            f"{plan.device}, {config.runtime.precision}, {counted(config.runtime.threads or 1, 'thread')}, "
+            f"{counted(config.runtime.workers or 0, 'loader process', 'loader processes')}",
         ),
     ]
 
@@ -107,17 +131,29 @@ def _show_settings(prepared: Prepared) -> None:
         if origin != "default" and path not in prepared.plan.choices
     ]
     if rows:
-        console.table(["setting", "value", "from"], rows, keep=["setting"], data=True)
+        _table(["setting", "value", "from"], rows, keep=["setting"], data=True)
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
 def show_result(result: PretrainResult) -> None:
     """What the run came to, and what to do next."""
-    minutes = result.seconds / 60
     knn = "" if result.knn_accuracy is None else f", k-NN {result.knn_accuracy:.3f} on held-out training images"
-    console.note(
-        f"Done: {result.epochs:,} epochs, {result.steps:,} steps, {minutes:.1f} minutes, "
-        f"peak memory {result.peak_memory_gib:.2f} GiB{knn}."
-    )
+    length = f"{counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}"
+    if result.first_step == result.steps:
+        console.note(f"Nothing left to do: the run is complete ({length}{knn}).")
+    else:
+        spent = f"{duration(result.seconds)} {'minutes' if result.seconds < 3600 else 'hours'}"
+        since = f" since step {result.first_step:,}" if result.first_step else ""
+        console.note(f"Done: {length}, {spent}{since}, peak memory {result.peak_memory_gib:.2f} GiB{knn}.")
     if result.bad_files:
-        console.warn(f"{result.bad_files} unreadable file(s) were replaced; see {result.run}/bad_files.json.")
-    console.note(f"Next: ibot knn-eval {result.run} {result.data}")
+        were = "was" if result.bad_files == 1 else "were"
+        files = counted(result.bad_files, "unreadable file")
+        console.warn(f"{files} {were} replaced; see {result.run / 'bad_files.json'}.")
+    run = shlex.quote(str(result.run))
+    if result.num_classes is None:
+        console.note(f"Next: ibot knn-eval {run} FOLDER, where FOLDER holds a sub-folder of images for each class.")
+    else:
+        console.note(f"Next: ibot knn-eval {run} {shlex.quote(result.data)}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from ibot_cli import console
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
 PLAIN_INTERVAL = 30.0
+STOPPING = "stopping after this step, then saving; Ctrl-C once more stops at once without saving"
 
 
 def make_reporter(writes: bool) -> LiveReporter | PlainReporter | SilentReporter:
@@ -20,6 +25,16 @@ def make_reporter(writes: bool) -> LiveReporter | PlainReporter | SilentReporter
     if not writes:
         return SilentReporter()
     return LiveReporter() if sys.stderr.isatty() else PlainReporter()
+
+
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Shows a line while something takes its time; on a terminal only, and in one process of a parallel run."""
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        with console.console().status(text):
+            yield
+    else:
+        yield
 
 
 def step_text(record: Mapping[str, Any]) -> str:
@@ -46,14 +61,17 @@ def epoch_text(record: Mapping[str, Any]) -> str:
     if record.get("knn_accuracy") is not None:
         parts.append(f"k-NN {record['knn_accuracy']:.3f} on held-out training images")
     if record.get("bad_files"):
-        parts.append(f"{record['bad_files']} unreadable file(s)")
-    return f"epoch {record['epochs_done']}: " + "; ".join(parts)
+        parts.append(counted(record["bad_files"], "unreadable file"))
+    return f"epoch {record['epochs_done']}: " + ("; ".join(parts) or "no update was made")
 
 
 class SilentReporter:
     """Shows nothing but warnings."""
 
     def start(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """See `ibot_cli.train.reporter.Reporter`."""
+
+    def advance(self, step: int) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
 
     def progress(self, record: Mapping[str, Any]) -> None:
@@ -66,6 +84,9 @@ class SilentReporter:
         """See `ibot_cli.train.reporter.Reporter`."""
 
     def warn(self, text: str) -> None:
+        """See `ibot_cli.train.reporter.Reporter`."""
+
+    def stopping(self) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
 
     def stop(self) -> None:
@@ -85,13 +106,15 @@ class PlainReporter(SilentReporter):
         self._total, self._per_epoch, self._first_step = total_steps, steps_per_epoch, step
         self._begun = self._last = time.monotonic()
 
+    def advance(self, step: int) -> None:
+        """See `ibot_cli.train.reporter.Reporter`; a line where steps are so slow that no reading comes for a while."""
+        if time.monotonic() - self._last >= 2 * PLAIN_INTERVAL:
+            self._note_step(step, "running")
+
     def progress(self, record: Mapping[str, Any]) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
-        if time.monotonic() - self._last < PLAIN_INTERVAL:
-            return
-        self._last = time.monotonic()
-        left = self._left(record["step"])
-        console.note(f"step {record['step']:,}/{self._total:,}: {step_text(record)}, {_duration(left)} left")
+        if time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._note_step(record["step"], step_text(record))
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
@@ -105,46 +128,64 @@ class PlainReporter(SilentReporter):
         """See `ibot_cli.train.reporter.Reporter`."""
         console.warn(text)
 
+    def stopping(self) -> None:
+        """See `ibot_cli.train.reporter.Reporter`."""
+        with contextlib.suppress(RuntimeError):  # the signal may have come in the middle of another line
+            console.note(STOPPING)
+
+    def _note_step(self, step: int, text: str) -> None:
+        self._last = time.monotonic()
+        console.note(f"step {step:,}/{self._total:,}: {text}, {duration(self._left(step))} left")
+
     def _left(self, step: int) -> float:
         done = max(step - self._first_step, 1)
         return (self._total - step) * (time.monotonic() - self._begun) / done
 
 
+class _Bar(Progress):
+    """A bar, and below it lines that are cut to the width of the terminal."""
+
+    below: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar first, then the lines."""
+        yield from super().get_renderables()
+        for line in self.below:
+            yield Text(line, no_wrap=True, overflow="ellipsis")
+
+
 class LiveReporter(SilentReporter):
-    """A bar with epoch, step, loss terms, speed, time left and the share of time spent waiting for data."""
+    """A bar with epoch, step and time left; below it loss terms, speed and share of time spent waiting for data."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: _Bar | None = None
+        self._task = TaskID(0)
         self._per_epoch = self._total = 1
+        self._numbers = self._epoch = self._stopping = ""
 
     def start(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
         self._per_epoch, self._total = steps_per_epoch, total_steps
-        self._bar = Progress(
-            TextColumn("{task.fields[where]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=console.console(),
-        )
-        self._task = self._bar.add_task("", total=total_steps, completed=step, where=self._where(step), numbers="")
+        self._bar = _new_bar(console.console())
+        self._task = self._bar.add_task("", total=total_steps, completed=step, where=self._where(step))
         self._bar.start()
+
+    def advance(self, step: int) -> None:
+        """See `ibot_cli.train.reporter.Reporter`."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, where=self._where(step))
 
     def progress(self, record: Mapping[str, Any]) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
-        if self._bar is not None and self._task is not None:
-            step = record["step"]
-            self._bar.update(self._task, completed=step, where=self._where(step), numbers=step_text(record))
+        self._numbers = step_text(record)
+        self._show_below()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """See `ibot_cli.train.reporter.Reporter`; a line only where something was measured with labels."""
-        if record.get("knn_accuracy") is not None:
+        """See `ibot_cli.train.reporter.Reporter`; a line that stays only where k-NN was measured."""
+        measured = record.get("knn_accuracy") is not None
+        self._epoch = "" if measured else epoch_text(record)
+        self._show_below()
+        if measured:
             self.say(epoch_text(record))
 
     def say(self, text: str) -> None:
@@ -155,15 +196,24 @@ class LiveReporter(SilentReporter):
         """See `ibot_cli.train.reporter.Reporter`."""
         self._line("warning: ", text)
 
+    def stopping(self) -> None:
+        """See `ibot_cli.train.reporter.Reporter`; the bar's own thread draws it, because a handler must not write."""
+        self._stopping = STOPPING
+        self._show_below()
+
     def stop(self) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
         if self._bar is not None:
+            self._stopping = ""
+            self._show_below()
             self._bar.stop()
             self._bar = None
 
-    def _line(self, label: str, text: str) -> None:
-        from rich.text import Text
+    def _show_below(self) -> None:
+        if self._bar is not None:
+            self._bar.below = tuple(line for line in (self._numbers, self._epoch, self._stopping) if line)
 
+    def _line(self, label: str, text: str) -> None:
         if self._bar is None:
             console.warn(text) if label else console.note(text)
         else:
@@ -175,7 +225,31 @@ class LiveReporter(SilentReporter):
         return f"epoch {epoch}/{epochs} step {step:,}/{self._total:,}"
 
 
-def _duration(seconds: float) -> str:
+def _new_bar(where: Console) -> _Bar:
+    """Only the bar gives way on a narrow terminal."""
+
+    def fixed() -> Column:
+        return Column(no_wrap=True)
+
+    return _Bar(
+        TextColumn("{task.fields[where]}", table_column=fixed()),
+        BarColumn(bar_width=None, table_column=Column(max_width=32)),
+        TextColumn("{task.percentage:>3.0f}%", table_column=fixed()),
+        TimeElapsedColumn(table_column=fixed()),
+        TextColumn("spent,", table_column=fixed()),
+        TimeRemainingColumn(table_column=fixed()),
+        TextColumn("left", table_column=fixed()),
+        console=where,
+    )
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`m:ss`, or `h:mm:ss` from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

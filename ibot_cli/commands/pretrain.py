@@ -48,25 +48,39 @@ def pretrain(
     # Idle OpenMP threads would otherwise spin on cores that other processes need; read once, when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ibot_cli import console, distributed
-    from ibot_cli.plan_view import plan_record, show_plan, show_result
-    from ibot_cli.progress import make_reporter
-    from ibot_cli.train.launch import Request, execute, prepare
+    from ibot_cli.train.request import Request
 
     request = Request(
         data=data, preset=preset, config=config, sets=sets or [], out=out, resume=resume, device=device,
         workers=workers, arguments=sys.argv,
     )  # fmt: skip
+    request.check()
+
+    from ibot_cli import console
+    from ibot_cli.plan_view import plan_record, show_plan, show_result
+    from ibot_cli.progress import make_reporter, waiting
+
+    with waiting("Loading PyTorch ..."):
+        from ibot_cli import distributed
+        from ibot_cli.train.launch import execute, prepare
+        from ibot_cli.train.loop import Interrupted
+
     writes = distributed.rank() == 0
     with distributed.process_group():
-        prepared = prepare(request, want_memory=dry_run)
+        with waiting("Looking at the images and planning ..."):
+            prepared = prepare(request, want_memory=dry_run)
         if dry_run and json and writes:
             console.emit_json(plan_record(prepared))
         elif writes:
             show_plan(prepared, full=dry_run)
         if dry_run:
             return
-        result = execute(prepared, make_reporter(writes))
+        try:
+            result = execute(prepared, make_reporter(writes))
+        except Interrupted as stop:  # asked for, so no error; only one process says so
+            if writes:
+                console.note(f"{stop.message}\n{stop.hint}")
+            raise SystemExit(stop.exit_code) from None
     if writes and json:
         console.emit_json(result)
     elif writes:

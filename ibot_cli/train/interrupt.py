@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,10 +16,14 @@ class StopRequest:
 
     A second SIGINT raises KeyboardInterrupt, for people who do not want to wait. Outside the main thread signals
     cannot be caught and nothing changes.
+
+    Args:
+        tell: Called from the signal handler at the first signal, for the person who waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
         self.signal_number: int | None = None
+        self._tell = tell
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -40,4 +45,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
+        first = self.signal_number is None
         self.signal_number = number
+        if first:
+            self._tell()

@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from ibot_cli import distributed
-from ibot_cli.config.load import Resolved, differences, from_mapping, resolve, to_yaml
+from ibot_cli.config.load import Resolved, from_mapping, resolve, to_yaml
 from ibot_cli.config.schema import Config
+from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.probe import probe
 from ibot_cli.data.sources import Source, open_source
-from ibot_cli.errors import DataError, RunError, UsageError
+from ibot_cli.errors import DataError, UsageError
 from ibot_cli.runs.checkpoint import Checkpoint, latest
 from ibot_cli.runs.directory import RunDirectory, check_can_create
 from ibot_cli.runs.environment import describe
+from ibot_cli.runs.lock import RunLock
 from ibot_cli.train.choices import IMAGENET_IMAGES, Choice, automatic_choices, changed_paths
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.reporter import Reporter
-
-DEMO_DATA = "builtin:digits"
-DEMO_PRESET = "digits"
-METHOD_PRESET = "ibot_vits16"
-# What may differ when a run goes on: where and how fast it runs and what is written, not what is computed.
-MAY_CHANGE = {
-    "runtime.device",
-    "runtime.workers",
-    "train.log_every",
-    "train.checkpoint_steps",
-    "train.checkpoint_minutes",
-    "train.checkpoint_epochs",
-    "train.keep_last",
-    "train.keep_every_epochs",
-    "monitor.tensorboard",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What was asked for on the command line; see `ibot pretrain --help`."""
-
-    data: str | None = None
-    preset: str | None = None
-    config: Path | None = None
-    sets: Sequence[str] = ()
-    out: Path | None = None
-    resume: bool = False
-    device: str | None = None
-    workers: int | None = None
-    arguments: Sequence[str] = field(default_factory=list)
-
-    def flags(self) -> dict[str, tuple[Any, str]]:
-        """Settings that have a flag of their own."""
-        given = {"runtime.device": (self.device, "--device"), "runtime.workers": (self.workers, "--workers")}
-        return {path: (value, flag) for path, (value, flag) in given.items() if value is not None}
+from ibot_cli.train.request import DEMO_DATA, METHOD_PRESET, Request
+from ibot_cli.train.resume import refuse_changes, resume_warnings, stored_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +41,7 @@ class Prepared:
         plan: The plan.
         out: The run directory.
         checkpoint: Where a resumed run goes on, or None to begin.
+        refusal: Why `execute` would stop at once: more unreadable files than the run accepts; or None.
     """
 
     request: Request
@@ -82,6 +50,7 @@ class Prepared:
     plan: Plan
     out: Path
     checkpoint: Checkpoint | None
+    refusal: DataError | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +60,8 @@ class PretrainResult:
     Attributes:
         run: Its directory.
         data: DATA as it was given.
+        num_classes: Classes in the data, or None without labels.
+        first_step: Updates that were done before this call; above 0 for a resumed run.
         steps: Updates in all.
         epochs: Passes over the images.
         seconds: Wall-clock time of this call.
@@ -101,6 +72,8 @@ class PretrainResult:
 
     run: Path
     data: str
+    num_classes: int | None
+    first_step: int
     steps: int
     epochs: int
     seconds: float
@@ -120,9 +93,8 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
     """
     if request.resume:
         return _prepare_resumed(request, want_memory)
-    preset = request.preset or (DEMO_PRESET if request.data in (None, DEMO_DATA) else None)
-    data = request.data or DEMO_DATA
-    resolved = _resolve(request, preset or METHOD_PRESET)
+    preset, data = request.recipe(), request.data or DEMO_DATA
+    resolved = request.resolve()
     out = request.out or Path("runs") / f"{preset or METHOD_PRESET}-{time.strftime('%Y%m%d-%H%M%S')}"
     check_can_create(out)
     _use_threads(resolved.config)
@@ -131,7 +103,7 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
     if preset is None:
         # Asked twice: what the user set decides some of the choices, and overrules others.
         choices = automatic_choices(len(source), _user_view(request, resolved))
-        resolved = _resolve(request, METHOD_PRESET, choices)
+        resolved = request.resolve(choices)
         choices = changed_paths(choices, resolved.origin)
     plan = make_plan(
         resolved,
@@ -142,11 +114,7 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
         want_memory=want_memory,
     )
     _use_threads(plan.config)
-    return Prepared(request=request, data=data, source=source, plan=plan, out=out, checkpoint=None)
-
-
-def _resolve(request: Request, preset: str, choices: Mapping[str, Choice] | None = None) -> Resolved:
-    return resolve(preset=preset, file=request.config, sets=request.sets, chosen=choices, flags=request.flags())
+    return _prepared(request, data, source, plan, out, None)
 
 
 def _user_view(request: Request, resolved: Resolved) -> Config:
@@ -182,9 +150,9 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
         base_origin=str(run.config),
         flags=request.flags(),
     )
-    _refuse_changes(stored, resolved.config, run)
+    refuse_changes(stored, resolved.config, run)
     _use_threads(stored)
-    data = request.data or _stored_data(run)["data"]
+    data = request.data or stored_data(run)["data"]
     source = open_source(data, channels=stored.data.channels, split="train")
     plan = make_plan(
         resolved,
@@ -195,58 +163,29 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
         want_memory=want_memory,
     )
     checkpoint = latest(run.checkpoints)
-    plan.warnings.extend(_resume_warnings(run, source, plan, checkpoint))
-    return Prepared(request=request, data=data, source=source, plan=plan, out=request.out, checkpoint=checkpoint)
+    plan.warnings.extend(resume_warnings(run, source, plan, checkpoint))
+    return _prepared(request, data, source, plan, request.out, checkpoint)
 
 
-def _refuse_changes(stored: Config, asked: Config, run: RunDirectory) -> None:
-    changed = [entry for entry in differences(stored, asked) if entry[0] not in MAY_CHANGE]
-    if changed:
-        listed = "; ".join(f"{path}: {old!r} in the run, {new!r} asked for" for path, old, new in changed)
-        raise RunError(
-            f"{run.path} cannot go on with other settings: {listed}.",
-            "Leave them out, or start a new run. Device, workers, logging and retention may change.",
-        )
-
-
-def _stored_data(run: RunDirectory) -> dict[str, Any]:
+def _prepared(
+    request: Request, data: str, source: Source, plan: Plan, out: Path, checkpoint: Checkpoint | None
+) -> Prepared:
+    """Joins the parts and holds what is known about unreadable files against the limits."""
+    limits = BadLimits(len(source), plan.config.data.max_bad_ratio, plan.config.data.max_bad_files)
+    refusal, found, checked = None, len(plan.data.unreadable), plan.data.num_checked
     try:
-        content: dict[str, Any] = yaml.safe_load(run.data.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(
-            f"{run.data} cannot be read: {error}.", "Name the images: ibot pretrain DATA --resume."
-        ) from error
-    return content
-
-
-def _resume_warnings(run: RunDirectory, source: Source, plan: Plan, checkpoint: Checkpoint | None) -> list[str]:
-    """What keeps the rest of the run from being bit-identical to an uninterrupted one.
-
-    Raises:
-        DataError: The data have another number of images, so that their order would be another.
-    """
-    stored = _stored_data(run)
-    if stored["num_images"] != len(source):
-        raise DataError(
-            f"The run saw {stored['num_images']:,} images; {source.name} has {len(source):,}.",
-            "Restore the data, or start a new run.",
+        limits.check(plan.data.unreadable)
+    except DataError as error:
+        refusal = error
+    expected = round(found / checked * len(source))
+    if refusal is None and expected > limits.max_files and expected > limits.max_ratio * len(source):
+        plan.warnings.append(
+            f"About {expected:,} of {len(source):,} files seem to be unreadable; the run will stop when it has met "
+            f"more than {limits.max_files} files and {limits.max_ratio:.3g} of all. Raise data.max_bad_ratio to go on."
         )
-    warnings = []
-    if stored["fingerprint"] != source.fingerprint:
-        warnings.append("The images' names, sizes or times changed since the run began; it may not go on exactly.")
-    if checkpoint is None:
-        return [*warnings, "The run has no checkpoint yet; it starts from the beginning."]
-    if checkpoint.warning:
-        warnings.append(checkpoint.warning)
-    threads, version = checkpoint.state["threads"], checkpoint.state["torch"]
-    if plan.device.type == "cpu" and threads != torch.get_num_threads():
-        warnings.append(f"The run used {threads} threads, now {torch.get_num_threads()}; it may not go on exactly.")
-    if version != torch.__version__:
-        warnings.append(f"The run used PyTorch {version}, now {torch.__version__}; it may not go on exactly.")
-    device = torch.device(checkpoint.state["config"]["runtime"]["device"]).type
-    if device != plan.device.type:
-        warnings.append(f"The run used a {device} device, now {plan.device.type}; it may not go on exactly.")
-    return warnings
+    return Prepared(
+        request=request, data=data, source=source, plan=plan, out=out, checkpoint=checkpoint, refusal=refusal
+    )
 
 
 def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
@@ -258,21 +197,25 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
         TrainingError: Losses stay non-finite.
         DataError: Too many images cannot be read.
     """
+    if prepared.refusal is not None:
+        raise prepared.refusal
     begun = time.monotonic()
     plan = prepared.plan
     with distributed.process_group():
-        run = _open_run(prepared)
-        lock = run.lock() if distributed.rank() == 0 else None
+        run, lock = _open_run(prepared)
         try:
             loop = Loop(plan, prepared.source, run, reporter)
             if prepared.checkpoint is not None:
                 loop.restore(prepared.checkpoint.state, prepared.checkpoint.step)
             elif prepared.request.resume and loop.writer:
                 loop.metrics.truncate_after(0)
+            first_step = loop.step
             loop.train()
             return PretrainResult(
                 run=run.path,
                 data=prepared.data,
+                num_classes=plan.data.num_classes,
+                first_step=first_step,
                 steps=loop.step,
                 epochs=loop.step // plan.schedule.steps_per_epoch,
                 seconds=time.monotonic() - begun,
@@ -285,26 +228,41 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
                 lock.release()
 
 
-def _open_run(prepared: Prepared) -> RunDirectory:
-    """The run directory, with its small files written by process 0."""
+def _open_run(prepared: Prepared) -> tuple[RunDirectory, RunLock | None]:
+    """The run directory and, in process 0, its lock; nothing is written in it before the lock is held."""
     if distributed.rank() != 0:
         distributed.agree(None)
-        return RunDirectory(prepared.out)
-    if prepared.request.resume:
-        run = RunDirectory.open(prepared.out)
-    else:
-        run = RunDirectory.create(prepared.out)
-        run.write_data(
-            {
-                "data": prepared.data,
-                "name": prepared.source.name,
-                "num_images": len(prepared.source),
-                "fingerprint": prepared.source.fingerprint,
-                "classes": prepared.source.classes,
-                "notes": prepared.source.notes,
-            }
-        )
-        run.write_environment(describe(list(prepared.request.arguments)))
-        run.write_config(to_yaml(prepared.plan.config))
+        return RunDirectory(prepared.out), None
+    resume = prepared.request.resume
+    run = RunDirectory.open(prepared.out) if resume else RunDirectory.create(prepared.out)
+    lock = run.lock()
+    try:
+        if not resume:
+            check_can_create(prepared.out)  # again: somebody may have begun a run there since it was looked at
+            _describe(run, prepared)
+    except BaseException:
+        lock.release()
+        raise
     distributed.agree(None)
-    return run
+    return run, lock
+
+
+def _describe(run: RunDirectory, prepared: Prepared) -> None:
+    """The small files; the configuration comes last, because with it the directory counts as a run."""
+    run.write_data(
+        {
+            "data": _anywhere(prepared.data),
+            "name": prepared.source.name,
+            "num_images": len(prepared.source),
+            "fingerprint": prepared.source.fingerprint,
+            "classes": prepared.source.classes,
+            "notes": prepared.source.notes,
+        }
+    )
+    run.write_environment(describe(list(prepared.request.arguments)))
+    run.write_config(to_yaml(prepared.plan.config))
+
+
+def _anywhere(data: str) -> str:
+    """DATA as it can be opened from any working directory, so that a resumed run finds it."""
+    return data if data.startswith("builtin:") else str(Path(data).expanduser().absolute())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,7 @@ from ibot_cli.train.plan import Plan, known, loader_of
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.step import StepSettings, train_step
 from ibot_cli.train.tensorboard import Board
-from ibot_cli.train.window import Window
+from ibot_cli.train.window import Window, broken_terms
 
 
 class Interrupted(IBotError):
@@ -41,7 +42,7 @@ class Interrupted(IBotError):
     def __init__(self, signal_number: int, step: int, run: RunDirectory) -> None:
         super().__init__(
             f"Stopped after step {step:,} by a signal; everything is saved in {run.path}.",
-            f"Continue with: ibot pretrain --out {run.path} --resume",
+            f"Continue with: ibot pretrain --out {shlex.quote(str(run.path))} --resume",
         )
         self.exit_code = EXIT_CODES.get(signal_number, 1)  # type: ignore[call-overload]
 
@@ -90,6 +91,7 @@ class Loop:
         )
         self._saved_step = self.step
         self._saved_at = time.monotonic()
+        self._skipping = False
 
     def _wants_knn(self) -> bool:
         labels = self.source.labels
@@ -107,11 +109,12 @@ class Loop:
         self.reporter.start(self.step, schedule.total_steps, schedule.steps_per_epoch)
         self.window.restart_clock()
         try:
-            with StopRequest() as stop:
+            with StopRequest(self.reporter.stopping) as stop:
                 for data in self.loader.steps(self.step, schedule.total_steps):
                     self._update(data)
                     self._after_update(stop)
         finally:
+            self._name_bad_files()  # also when they are the reason to stop
             self.reporter.stop()
             self.metrics.close()
             self.board.close()
@@ -124,6 +127,7 @@ class Loop:
         self.sums.add_stats(report.stats, report.finite)
         labels = None if data.labels is None else torch.as_tensor(data.labels).to(plan.device)
         self.step += 1
+        self.reporter.advance(self.step)
         self.window.add(self.step, data.epoch, now, report, labels, data.wait_seconds)
 
     def _with_drop_path(self, data: StepData) -> Iterator[Any]:
@@ -181,6 +185,18 @@ class Loop:
             self.metrics.append(*content.records)
             self.board.write(content.records)
             self.reporter.progress(content.records[-1])
+            self._tell_skipped(content.records)
+
+    def _tell_skipped(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """A warning where updates begin to be skipped, not at every reading from then on."""
+        skipped = [record for record in records if record["skipped"]]
+        if skipped and not self._skipping:
+            self.reporter.warn(
+                f"{len(skipped)} of the last {len(records)} updates were skipped, the first at step "
+                f"{skipped[0]['step']:,}: {' and '.join(broken_terms(skipped[0]))} not finite. Training stops after "
+                f"{self.window.max_bad_steps} in a row."
+            )
+        self._skipping = bool(skipped)
 
     def _end_epoch(self) -> None:
         epochs = self.step // self.plan.schedule.steps_per_epoch
@@ -194,12 +210,15 @@ class Loop:
             self.metrics.append(record)
             self.board.write([record])
             self.reporter.epoch(record)
-            if len(self.loader.bad):
-                self.run.write_bad_files(self.loader.bad.reasons)
+            self._name_bad_files()
         for message in self.watch.look(self.sums.health()):
             self.reporter.warn(message)
         self.sums.clear()
         self.window.restart_clock()
+
+    def _name_bad_files(self) -> None:
+        if self.writer and len(self.loader.bad):
+            self.run.write_bad_files(self.loader.bad.reasons)
 
     def _knn_due(self, epochs: int) -> bool:
         return epochs % self.plan.config.monitor.knn_epochs == 0 or self.step == self.plan.schedule.total_steps

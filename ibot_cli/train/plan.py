@@ -19,39 +19,15 @@ from ibot_cli.data.probe import DataSummary, time_loading
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, normalisation
 from ibot_cli.errors import UsageError
+from ibot_cli.train.budget import Memory, decide_micro_batch, shortage
 from ibot_cli.train.build import masks_of, network_of, stride_of
 from ibot_cli.train.choices import Choice, fit_durations
-from ibot_cli.train.machine import available_memory, choose_device, has_native_bf16, resident_memory
-from ibot_cli.train.memory import MemoryEstimate, estimate_step
+from ibot_cli.train.machine import choose_device, has_native_bf16
 from ibot_cli.train.schedule import Schedule
 
-# What the counted tensors leave out: alignment, freed blocks that are not returned, the libraries' own buffers.
-OVERHEAD = {"cpu": 1.25, "cuda": 1.1}
-# Share of the free memory that a step may plan for.
-BUDGET = {"cpu": 0.7, "cuda": 0.9}
 # Floating-point operations per second of one CPU core, for choosing how many cores load images.
 CORE_FLOPS = {"fp32": 5e10, "bf16": 1.5e11}
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes of one process.
-
-    Attributes:
-        base: In use before the networks are built: libraries and data (CPU only).
-        step: Estimated peak of the tensors, with the allocator's overhead.
-        available: What the device had left when the plan was made.
-    """
-
-    base: int
-    step: int
-    available: int
-
-    @property
-    def peak(self) -> int:
-        """Estimated peak of the process (CPU) or of the allocated device memory (CUDA)."""
-        return self.base + self.step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +46,7 @@ class Plan:
         schedule: Values at every step.
         parameters: Numbers of parameters: `backbone`, `head`.
         tokens: Tokens per global and local view, `[global, local]`.
-        memory: Estimate, or None where it was not asked for.
+        memory: Estimate, or None where nothing asked for it.
     """
 
     config: Config
@@ -115,7 +91,7 @@ def make_plan(
         summary: What is known about them.
         reference_epochs: Length that the recipe's durations were written for.
         choices: What was chosen for the size of the set.
-        want_memory: Whether to estimate the memory even where no choice needs it.
+        want_memory: Whether to estimate the memory also where no choice needs it.
 
     Raises:
         DataError: There are fewer images than a batch.
@@ -128,7 +104,7 @@ def make_plan(
     batch_size = known(config.train.batch_size)
     require_batch(len(source), batch_size)
     rank_batch = _rank_batch(batch_size)
-    config, memory = _decide_micro_batch(config, device, rank_batch, made, want_memory)
+    config, memory = decide_micro_batch(config, device, rank_batch, made, want_memory)
     micro = known(config.train.micro_batch_size)
     steps_per_epoch = len(source) // batch_size
     mask_start = config.mask.start_epoch if config.objective.patch != "none" else 0
@@ -136,7 +112,7 @@ def make_plan(
         config=config,
         origin=resolved.origin,
         choices=made,
-        warnings=[str(cut) for cut in cuts],
+        warnings=[*map(str, cuts), *shortage(memory, config)],
         data=summary,
         device=device,
         bf16=config.runtime.precision == "bf16",
@@ -212,47 +188,6 @@ def _rank_batch(batch_size: int) -> int:
             f"Choose a multiple of {world}.",
         )
     return batch_size // world
-
-
-def _decide_micro_batch(
-    config: Config, device: torch.device, rank_batch: int, made: dict[str, Choice], want_memory: bool
-) -> tuple[Config, Memory | None]:
-    """The largest micro-batch that fits into memory and divides the process's share of the batch."""
-    given = config.train.micro_batch_size
-    if given is not None and rank_batch % given:
-        raise UsageError(
-            f"train.micro_batch_size = {given} does not divide the {rank_batch} images of a process per update.",
-            f"Choose one of {', '.join(map(str, _divisors(rank_batch)))}, or auto.",
-        )
-    if given is not None:
-        return config, _memory(config, device, given, rank_batch // given) if want_memory else None
-    memory = _memory(config, device, 1, 2)
-    slope = max(_memory(config, device, 3, 2).step - memory.step, 2) / 2
-    budget = memory.available * BUDGET[device.type] - memory.step
-    fitting = 1 + int(max(budget, 0) / slope)
-    micro = max(d for d in _divisors(rank_batch) if d <= max(fitting, 1))
-    micro = distributed.agree(micro)
-    made["train.micro_batch_size"] = (
-        micro,
-        f"the largest share of {rank_batch} images per process that fits into {memory.available / 2**30:.1f} GiB"
-        if micro < rank_batch
-        else f"all {rank_batch} images of a process fit into {memory.available / 2**30:.1f} GiB",
-    )
-    config = replace(config, train=replace(config.train, micro_batch_size=micro))
-    return config, _memory(config, device, micro, rank_batch // micro) if want_memory else None
-
-
-def _memory(config: Config, device: torch.device, micro: int, micro_batches: int) -> Memory:
-    estimate: MemoryEstimate = estimate_step(config, micro, config.runtime.precision == "bf16", micro_batches)
-    return Memory(
-        base=resident_memory() if device.type == "cpu" else 0,
-        step=int(estimate.peak * OVERHEAD[device.type]),
-        available=available_memory(device),
-    )
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
 
 
 def _parameters(config: Config) -> dict[str, int]:

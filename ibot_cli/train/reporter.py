@@ -12,6 +12,9 @@ class Reporter(Protocol):
     def start(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Training begins or goes on after `step` updates."""
 
+    def advance(self, step: int) -> None:
+        """Update number `step` was started; its numbers come later."""
+
     def progress(self, record: Mapping[str, Any]) -> None:
         """The newest step's record, every `log_every` steps."""
 
@@ -24,6 +27,9 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Something the user should act on."""
 
+    def stopping(self) -> None:
+        """A signal came; training stops after the current step. Called from a signal handler."""
+
     def stop(self) -> None:
         """No more calls follow."""
 
@@ -32,6 +38,9 @@ class Silent:
     """A reporter for other processes and for library use."""
 
     def start(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """See `Reporter`."""
+
+    def advance(self, step: int) -> None:
         """See `Reporter`."""
 
     def progress(self, record: Mapping[str, Any]) -> None:
@@ -44,6 +53,9 @@ class Silent:
         """See `Reporter`."""
 
     def warn(self, text: str) -> None:
+        """See `Reporter`."""
+
+    def stopping(self) -> None:
         """See `Reporter`."""
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,14 +117,18 @@ class Window:
         self.bad_steps = 0 if finite else self.bad_steps + 1
         if self.bad_steps < self.max_bad_steps:
             return
-        bad = [name for name, value in record.items() if name.startswith("loss/") and not math.isfinite(value)]
-        terms = [name for name in bad if name != "loss/total"] or ["the gradient"]
         raise TrainingError(
             f"{self.bad_steps} steps in a row were not finite, the last at step {record['step']}: "
-            f"{' and '.join(terms)}. Their updates were skipped, so the saved weights are intact.",
-            "Lower optim.lr, set runtime.precision=fp32, or set optim.clip_mode=global and optim.clip_grad=1; then "
-            "start again or resume from the last checkpoint.",
+            f"{' and '.join(broken_terms(record))}. Their updates were skipped, so the saved weights are intact.",
+            "Start a new run with a lower optim.lr, with runtime.precision=fp32, or with optim.clip_mode=global and "
+            "optim.clip_grad=1.",
         )
+
+
+def broken_terms(record: Mapping[str, Any]) -> list[str]:
+    """The loss terms of a step's record that are not finite, or the gradient when all of them are."""
+    bad = [name for name, value in record.items() if name.startswith("loss/") and not math.isfinite(value)]
+    return [name for name in bad if name != "loss/total"] or ["the gradient"]
 
 
 def _joined(rows: list[Tensor]) -> Tensor | None:

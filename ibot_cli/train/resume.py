@@ -1,0 +1,92 @@
+"""What a resumed run checks against the run that it continues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import yaml
+
+from ibot_cli.config.load import differences
+from ibot_cli.config.schema import Config
+from ibot_cli.data.sources import Source
+from ibot_cli.errors import DataError, RunError
+from ibot_cli.runs.checkpoint import Checkpoint
+from ibot_cli.runs.directory import RunDirectory
+from ibot_cli.train.plan import Plan
+
+# What may differ when a run goes on: where and how fast it runs, what is written and how many unreadable files it
+# accepts, not what is computed.
+MAY_CHANGE = {
+    "data.max_bad_ratio",
+    "data.max_bad_files",
+    "runtime.device",
+    "runtime.workers",
+    "train.log_every",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+    "train.checkpoint_epochs",
+    "train.keep_last",
+    "train.keep_every_epochs",
+    "monitor.tensorboard",
+}
+
+
+def refuse_changes(stored: Config, asked: Config, run: RunDirectory) -> None:
+    """Only what `MAY_CHANGE` lists may differ.
+
+    Raises:
+        RunError: Something else differs; all of it is listed.
+    """
+    changed = [entry for entry in differences(stored, asked) if entry[0] not in MAY_CHANGE]
+    if changed:
+        listed = "; ".join(f"{path}: {old!r} in the run, {new!r} asked for" for path, old, new in changed)
+        raise RunError(
+            f"{run.path} cannot go on with other settings: {listed}.",
+            "Leave them out, or start a new run. Device, workers, logging and retention may change.",
+        )
+
+
+def stored_data(run: RunDirectory) -> dict[str, Any]:
+    """What the run wrote about its images.
+
+    Raises:
+        RunError: The file is missing or broken.
+    """
+    try:
+        content: dict[str, Any] = yaml.safe_load(run.data.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RunError(
+            f"{run.data} cannot be read: {error}.", "Name the images: ibot pretrain DATA --resume --out DIR."
+        ) from error
+    return content
+
+
+def resume_warnings(run: RunDirectory, source: Source, plan: Plan, checkpoint: Checkpoint | None) -> list[str]:
+    """What keeps the rest of the run from being bit-identical to an uninterrupted one.
+
+    Raises:
+        DataError: The data have another number of images, so that their order would be another.
+    """
+    stored = stored_data(run)
+    if stored["num_images"] != len(source):
+        raise DataError(
+            f"The run saw {stored['num_images']:,} images; {source.name} has {len(source):,}.",
+            "Restore the data, or start a new run.",
+        )
+    warnings = []
+    if stored["fingerprint"] != source.fingerprint:
+        warnings.append("The images' names, sizes or times changed since the run began; it may not go on exactly.")
+    if checkpoint is None:
+        return [*warnings, "The run has no checkpoint yet; it starts from the beginning."]
+    if checkpoint.warning:
+        warnings.append(checkpoint.warning)
+    threads, version = checkpoint.state["threads"], checkpoint.state["torch"]
+    if plan.device.type == "cpu" and threads != torch.get_num_threads():
+        warnings.append(f"The run used {threads} threads, now {torch.get_num_threads()}; it may not go on exactly.")
+    if version != torch.__version__:
+        warnings.append(f"The run used PyTorch {version}, now {torch.__version__}; it may not go on exactly.")
+    device = torch.device(checkpoint.state["config"]["runtime"]["device"]).type
+    if device != plan.device.type:
+        warnings.append(f"The run used a {device} device, now {plan.device.type}; it may not go on exactly.")
+    return warnings
