@@ -63,7 +63,7 @@ def pretrain(
     with waiting("Loading PyTorch ..."):
         from ibot_cli import distributed
         from ibot_cli.train.launch import execute, prepare
-        from ibot_cli.train.loop import Interrupted
+        from ibot_cli.train.loop import Interrupted, resume_command
 
     writes = distributed.rank() == 0
     with distributed.process_group():
@@ -81,6 +81,9 @@ def pretrain(
             if writes:
                 console.note(f"{stop.message}\n{stop.hint}")
             raise SystemExit(stop.exit_code) from None
+        except KeyboardInterrupt:
+            console.note(f"Stopped at once. The last checkpoint goes on with: {resume_command(prepared.out)}")
+            raise
     if writes and json:
         console.emit_json(result)
     elif writes:

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,9 +43,14 @@ class Interrupted(IBotError):
     def __init__(self, signal_number: int, step: int, run: RunDirectory) -> None:
         super().__init__(
             f"Stopped after step {step:,} by a signal; everything is saved in {run.path}.",
-            f"Continue with: ibot pretrain --out {shlex.quote(str(run.path))} --resume",
+            f"Continue with: {resume_command(run.path)}",
         )
         self.exit_code = EXIT_CODES.get(signal_number, 1)  # type: ignore[call-overload]
+
+
+def resume_command(run: Path) -> str:
+    """What to type to go on with a run."""
+    return f"ibot pretrain --out {shlex.quote(str(run))} --resume"
 
 
 @dataclass
