@@ -18,6 +18,10 @@ from ibot_cli.runs import checkpoint
 from ibot_cli.train.launch import PretrainResult, Request, execute, prepare
 from ibot_cli.train.reporter import Silent
 
+# Autograd counts the devices at its first backward pass. The memory estimate pretends that there is a GPU; if it came
+# first, threads would be started that forbid any backward pass in the forked processes of these tests.
+torch.zeros(1, requires_grad=True).sum().backward()
+
 SMALL = [
     "data.channels=1",
     "views.global_size=16",
