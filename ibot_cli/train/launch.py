@@ -27,7 +27,7 @@ from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.request import DEMO_DATA, METHOD_PRESET, Request
-from ibot_cli.train.resume import refuse_changes, resume_warnings, stored_data
+from ibot_cli.train.resume import check_number, refuse_changes, resume_warnings, stored_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +154,7 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
     _use_threads(stored)
     data = request.data or stored_data(run)["data"]
     source = open_source(data, channels=stored.data.channels, split="train")
+    check_number(run, source)
     plan = make_plan(
         resolved,
         source,

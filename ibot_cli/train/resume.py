@@ -62,18 +62,22 @@ def stored_data(run: RunDirectory) -> dict[str, Any]:
     return content
 
 
-def resume_warnings(run: RunDirectory, source: Source, plan: Plan, checkpoint: Checkpoint | None) -> list[str]:
-    """What keeps the rest of the run from being bit-identical to an uninterrupted one.
+def check_number(run: RunDirectory, source: Source) -> None:
+    """The data must have as many images as the run saw, or their order would be another.
 
     Raises:
-        DataError: The data have another number of images, so that their order would be another.
+        DataError: They have not.
     """
-    stored = stored_data(run)
-    if stored["num_images"] != len(source):
+    seen = stored_data(run)["num_images"]
+    if seen != len(source):
         raise DataError(
-            f"The run saw {stored['num_images']:,} images; {source.name} has {len(source):,}.",
-            "Restore the data, or start a new run.",
+            f"The run saw {seen:,} images; {source.name} has {len(source):,}.", "Restore the data, or start a new run."
         )
+
+
+def resume_warnings(run: RunDirectory, source: Source, plan: Plan, checkpoint: Checkpoint | None) -> list[str]:
+    """What keeps the rest of the run from being bit-identical to an uninterrupted one."""
+    stored = stored_data(run)
     warnings = []
     if stored["fingerprint"] != source.fingerprint:
         warnings.append("The images' names, sizes or times changed since the run began; it may not go on exactly.")

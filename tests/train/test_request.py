@@ -1,0 +1,51 @@
+"""What was asked for, and mistakes in it that are found without loading torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ibot_cli.errors import ConfigError
+from ibot_cli.train.request import Request
+
+
+@pytest.mark.parametrize(
+    ("request_", "recipe"),
+    [
+        (Request(), "digits"),
+        (Request(data="builtin:digits"), "digits"),
+        (Request(data="photos"), None),
+        (Request(data="photos", preset="dino_vits16"), "dino_vits16"),
+        (Request(preset="ibot_vits16"), "ibot_vits16"),
+    ],
+)
+def test_recipe(request_: Request, recipe: str | None) -> None:
+    assert request_.recipe() == recipe
+
+
+def test_flags_win_over_set_and_say_so() -> None:
+    resolved = Request(data="photos", sets=["runtime.workers=3"], workers=0, device="cpu").resolve()
+    assert (resolved.config.runtime.workers, resolved.config.runtime.device) == (0, "cpu")
+    assert resolved.origin["runtime.workers"] == "--workers" and resolved.origin["runtime.device"] == "--device"
+
+
+def test_choices_win_over_the_method_and_lose_to_the_user(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("optim: {warmup_epochs: 4}")
+    request = Request(data="photos", sets=["train.epochs=7"], config=tmp_path / "own.yaml")
+    chosen = {"train.epochs": (100, "a"), "optim.warmup_epochs": (9, "b"), "head.prototypes": (512, "c")}
+    resolved = request.resolve(chosen)
+    config = resolved.config
+    assert (config.train.epochs, config.optim.warmup_epochs, config.head.prototypes) == (7, 4, 512)
+    assert resolved.origin["head.prototypes"] == "chosen: c"
+
+
+def test_check_finds_mistakes_of_a_new_run() -> None:
+    Request(data="photos", sets=["train.epochs=3"]).check()
+    Request(sets=["data.mean=[0.5]"]).check()  # the digits have one channel
+    with pytest.raises(ConfigError, match=r"did you mean train\.epochs"):
+        Request(data="photos", sets=["train.epoch=3"]).check()
+
+
+def test_check_leaves_a_resumed_run_alone() -> None:
+    Request(resume=True, sets=["data.mean=[0.5]"]).check()
