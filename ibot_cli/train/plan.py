@@ -27,6 +27,7 @@ from ibot_cli.train.schedule import Schedule
 
 # Floating-point operations per second of one CPU core, for choosing how many cores load images.
 CORE_FLOPS = {"fp32": 5e10, "bf16": 1.5e11}
+PROTOTYPES = 8192
 T = TypeVar("T")
 
 
@@ -99,7 +100,8 @@ def make_plan(
     """
     made = dict(choices)
     device = choose_device(resolved.config.runtime.device)
-    config = _decide_runtime(resolved.config, source, device, made)
+    config = _decide_prototypes(resolved.config, made)
+    config = _decide_runtime(config, source, device, made)
     config, cuts = fit_durations(config, known(config.train.epochs), reference_epochs)
     batch_size = known(config.train.batch_size)
     require_batch(len(source), batch_size)
@@ -155,11 +157,20 @@ def _decide_runtime(config: Config, source: Source, device: torch.device, made: 
             threads=threads if runtime.threads is None else runtime.threads,
         )
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
+    return replace(config, runtime=runtime, data=replace(config.data, mean=mean, std=std))
+
+
+def _decide_prototypes(config: Config, made: dict[str, Choice]) -> Config:
+    """`auto` is the published number, and for a separate patch head that of the class token."""
     head = config.head
-    if head.prototypes is None or head.patch_prototypes is None:
-        prototypes = 8192 if head.prototypes is None else head.prototypes
-        head = replace(head, prototypes=prototypes, patch_prototypes=head.patch_prototypes or prototypes)
-    return replace(config, runtime=runtime, data=replace(config.data, mean=mean, std=std), head=head)
+    if head.prototypes is None:
+        head = replace(head, prototypes=PROTOTYPES)
+        made["head.prototypes"] = (PROTOTYPES, "as published")
+    if head.patch_prototypes is None:
+        head = replace(head, patch_prototypes=head.prototypes)
+        if not head.shared:
+            made["head.patch_prototypes"] = (head.prototypes, "as many as head.prototypes")
+    return replace(config, head=head)
 
 
 def _share_cores(config: Config, source: Source, device: torch.device) -> LoadPlan:
