@@ -108,8 +108,9 @@ def check_can_create(path: Path) -> None:
     Raises:
         RunError: `path` is a file or a directory that is not empty.
     """
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file; a run needs a directory.", "Choose another --out.")
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise RunError(f"{place} is a file; a run needs a directory.", "Choose another --out.")
     if is_run(path):
         raise RunError(f"{path} already holds a run.", "Continue it with --resume, or choose another --out.")
     if path.is_dir() and any(not _ours_when_empty(entry) for entry in path.iterdir()):
@@ -121,6 +122,6 @@ def check_can_create(path: Path) -> None:
 
 def _ours_when_empty(entry: Path) -> bool:
     """What a run that was stopped before its configuration was written may have left."""
-    if entry.name == LOCK_NAME:
+    if entry.name in (LOCK_NAME, "data.json", "env.json"):
         return True
     return entry.name in ("checkpoints", "figures") and entry.is_dir() and not any(entry.iterdir())

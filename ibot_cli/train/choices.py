@@ -89,7 +89,7 @@ class Cut:
     now: int
 
     def __str__(self) -> str:
-        return f"{self.path} = {self.was} epochs does not fit into this run; scaled to {self.now}."
+        return f"{self.path} = {self.was} epochs is longer than this run allows; scaled to {self.now}."
 
 
 def fit_durations(config: Config, epochs: int, reference_epochs: int) -> tuple[Config, list[Cut]]:

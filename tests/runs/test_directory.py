@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ibot_cli.errors import RunError
-from ibot_cli.runs.directory import RunDirectory, is_run
+from ibot_cli.runs.directory import RunDirectory, check_can_create, is_run
 
 
 def make(path: Path) -> RunDirectory:
@@ -49,7 +49,7 @@ def test_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file"):
         RunDirectory.create(tmp_path / "file")
-    with pytest.raises(RunError, match="cannot be created"):
+    with pytest.raises(RunError, match="file is a file; a run needs a directory"):
         RunDirectory.create(tmp_path / "file" / "below")
 
 
@@ -73,3 +73,16 @@ def test_lock_removes_leftovers(tmp_path: Path) -> None:
     with run.lock(), pytest.raises(RunError, match="in use"):
         run.lock()
     assert not list(run.path.rglob("*.tmp"))
+
+
+def test_a_parent_that_is_a_file_and_what_an_early_kill_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="file is a file; a run needs a directory"):
+        check_can_create(tmp_path / "file" / "run")
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_data({"data": "images"})
+    run.write_environment({})
+    check_can_create(run.path)  # killed before the configuration was written: the place may be taken again
+    run.write_config("seed: 0")
+    with pytest.raises(RunError, match="already holds a run"):
+        check_can_create(run.path)

@@ -100,7 +100,9 @@ def test_longer_ones_keep_their_share_of_the_recipe() -> None:
         ("mask.start_epoch", 50, 10),
         ("objective.teacher_temp_warmup_epochs", 30, 6),
     ]
-    assert str(cuts[1]) == ("objective.teacher_temp_warmup_epochs = 30 epochs does not fit into this run; scaled to 6.")
+    assert str(cuts[1]) == (
+        "objective.teacher_temp_warmup_epochs = 30 epochs is longer than this run allows; scaled to 6."
+    )
 
 
 def test_start_epoch_shortens_what_the_patch_temperature_has() -> None:

@@ -94,9 +94,9 @@ def test_a_recipe_keeps_its_values_and_its_long_durations_are_scaled(flat: Path)
     assert not {"head.prototypes", "objective.balance", "optim.warmup_epochs"} & plan.choices.keys()
     assert plan.config.head.prototypes == 8192 and plan.config.objective.balance == "center"
     assert plan.warnings == [
-        "optim.warmup_epochs = 10 epochs does not fit into this run; scaled to 1.",
-        "mask.start_epoch = 50 epochs does not fit into this run; scaled to 1.",
-        "objective.teacher_temp_warmup_epochs = 30 epochs does not fit into this run; scaled to 1.",
+        "optim.warmup_epochs = 10 epochs is longer than this run allows; scaled to 1.",
+        "mask.start_epoch = 50 epochs is longer than this run allows; scaled to 1.",
+        "objective.teacher_temp_warmup_epochs = 30 epochs is longer than this run allows; scaled to 1.",
     ]
     assert plan.schedule.mask_start_epoch == 1 and plan.schedule.optim.warmup_epochs == 1
 
