@@ -43,7 +43,8 @@ def refuse_changes(stored: Config, asked: Config, run: RunDirectory) -> None:
         listed = "; ".join(f"{path}: {old!r} in the run, {new!r} asked for" for path, old, new in changed)
         raise RunError(
             f"{run.path} cannot go on with other settings: {listed}.",
-            "Leave them out, or start a new run. Device, workers, logging, retention and the limits for bad files may change.",
+            "Leave them out, or start a new run. "
+            "Device, workers, logging, retention and the limits for bad files may change.",
         )
 
 
