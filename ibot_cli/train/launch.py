@@ -21,7 +21,7 @@ from ibot_cli.runs.checkpoint import Checkpoint, latest
 from ibot_cli.runs.directory import RunDirectory, check_can_create
 from ibot_cli.runs.environment import describe
 from ibot_cli.runs.lock import RunLock
-from ibot_cli.train.choices import IMAGENET_IMAGES, Choice, automatic_choices, changed_paths
+from ibot_cli.train.choices import Choice, automatic_choices, changed_paths
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.plan import Plan, known, make_plan
@@ -95,7 +95,8 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
         return _prepare_resumed(request, want_memory)
     preset, data = request.recipe(), request.data or DEMO_DATA
     resolved = request.resolve()
-    out = request.out or Path("runs") / f"{preset or METHOD_PRESET}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stamp = distributed.agree(time.strftime("%Y%m%d-%H%M%S"))
+    out = request.out or Path("runs") / f"{preset or METHOD_PRESET}-{stamp}"
     check_can_create(out)
     _use_threads(resolved.config)
     source = open_source(data, channels=resolved.config.data.channels, split="train")
@@ -129,7 +130,7 @@ def _reference_epochs(preset: str | None, choices: Mapping[str, Choice]) -> int:
     if preset is None and "train.epochs" in choices:
         return int(choices["train.epochs"][0])
     recipe = resolve(preset=preset or METHOD_PRESET, file=None, sets=())
-    return recipe.config.train.epochs or IMAGENET_IMAGES
+    return known(recipe.config.train.epochs)
 
 
 def _use_threads(config: Config) -> None:

@@ -81,8 +81,12 @@ class Loop:
         self.objective = objective_of(config, distributed.sum_over_ranks).to(plan.device)
         self.optimizer = build_optimizer(self.objective.student, betas=config.optim.betas, eps=config.optim.eps)
         self.loader = loader_of(plan, self.source)
-        self.store = CheckpointStore(
-            self.run.checkpoints, keep_last=config.train.keep_last, keep_epochs=config.train.keep_every_epochs
+        self.store = (
+            CheckpointStore(
+                self.run.checkpoints, keep_last=config.train.keep_last, keep_epochs=config.train.keep_every_epochs
+            )
+            if self.writer
+            else None
         )
         self.metrics = MetricsLog(self.run.metrics)
         self.board = Board(self.run.path, config.monitor.tensorboard and self.writer)
@@ -233,7 +237,7 @@ class Loop:
         if self._saved_step == self.step:
             return
         self._check_finite()
-        if self.writer:
+        if self.store is not None:
             self.metrics.sync()
             epoch = self.step // self.plan.schedule.steps_per_epoch
             self.store.save(self.state(), step=self.step, epoch=epoch, epoch_end=epoch_end)
