@@ -31,16 +31,24 @@ class Backbone(nn.Module, ABC):
     masked_embed: nn.Parameter | None
 
     @abstractmethod
-    def forward(self, images: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        patches: Tensor | None = None,
+    ) -> Tensor:
         """Tokens after the final norm.
 
         Args:
             images: `[B, C, H, W]`.
             mask: bool `[B, N]`; those patches are replaced by the mask token.
             drop_path: `[num_blocks, 2, B]` factors of the residual branches, or None.
+            patches: int64 `[R]`, positions in the flattened `[B * N]`, if the caller needs the class tokens and these
+                patches only; nothing is computed that serves no token but the others.
 
         Returns:
-            `[B, 1 + N, D]`.
+            `[B, 1 + N, D]`, or `[B + R, D]` with `patches`: all class tokens, then those patches.
 
         Raises:
             ValueError: If `mask` is given and there is no mask token.
@@ -83,6 +91,21 @@ def drop_path_factors(
     keep = 1 - torch.linspace(0, rate, num_blocks).reshape(-1, 1, 1, 1)
     drawn = torch.rand(num_blocks, 2, num_views, num_images, generator=generator)
     return (drawn < keep).to(torch.float32) / keep
+
+
+def wanted_rows(tokens: Tensor, patches: Tensor) -> Tensor:
+    """Rows of the class tokens, then of `patches`, in the flattened `tokens`.
+
+    Args:
+        tokens: `[B, 1 + N, ...]`.
+        patches: int64 `[R]`, positions in the flattened `[B * N]`.
+
+    Returns:
+        int64 `[B + R]`, positions in the flattened `[B * (1 + N)]`.
+    """
+    num_images, num_tokens = tokens.shape[:2]
+    cls = torch.arange(num_images, device=patches.device) * num_tokens
+    return torch.cat([cls, patches + patches // (num_tokens - 1) + 1])
 
 
 def residual(x: Tensor, branch: Tensor, factor: Tensor | None) -> Tensor:

@@ -202,29 +202,32 @@ class Objective(nn.Module):
         num_views = num_global + len(batch.local_views)
         drop = batch.drop_path
         backbone, head = self.student.backbone, self.student.head
-        whole = backbone(
+        masked = self._masked(batch)
+        tokens = backbone(
             batch.global_views.flatten(0, 1),
             batch.mask.flatten(0, 1) if self.masks else None,
             None if drop is None else drop[:, :, :num_global].flatten(2, 3),
+            masked,
         )
-        cls = [whole[:, 0]]
         if len(batch.local_views):
             local = backbone(
-                batch.local_views.flatten(0, 1), None, None if drop is None else drop[:, :, num_global:].flatten(2, 3)
+                batch.local_views.flatten(0, 1),
+                None,
+                None if drop is None else drop[:, :, num_global:].flatten(2, 3),
+                masked[:0],
             )
-            cls.append(local[:, 0])
-        masked = whole[:, 1:].flatten(0, 1).index_select(0, batch.mask_index) if self.masks else whole[:0, 0]
-        bottleneck = head.bottleneck(torch.cat([*cls, masked]))
+            whole = num_global * num_images
+            tokens = torch.cat([tokens[:whole], local, tokens[whole:]])
+        bottleneck = head.bottleneck(tokens)
         cls_logits, patch_logits = head.logits(*bottleneck.split([num_views * num_images, len(masked)]))
         return cls_logits.unflatten(0, (num_views, num_images)), patch_logits
 
     def targets(self, batch: Batch, now: Now) -> Targets:
         """Teacher targets of whole global views, with the sums that the centres and the monitoring need."""
         num_global, num_images = batch.global_views.shape[:2]
-        tokens = self.teacher.backbone(batch.global_views.flatten(0, 1))
         head = self.teacher.head
         stats: Stats = {}
-        cls_rows, patch_rows, patch_sum = self._bottlenecks(tokens, batch)
+        cls_rows, patch_rows, patch_sum = self._bottlenecks(batch)
         cls_logits, patch_logits = (x.float() for x in head.logits(cls_rows, patch_rows))
         cls = patch = assignment = None
         if self.slots["cls"] == "online":
@@ -237,28 +240,28 @@ class Objective(nn.Module):
             if patch_sum is None:
                 stats["patch"] = _stats(patch, torch.zeros_like(self.patch_center[0]), 0)
             else:
-                stats["patch"] = _stats(patch, _scores_of_sum(head.patch_layer, patch_sum), tokens[:, 1:, 0].numel())
+                stats["patch"] = _stats(patch, _scores_of_sum(head.patch_layer, patch_sum), batch.mask.numel())
         return Targets(cls=cls, patch=patch, assignment=assignment, stats=stats)
 
-    def _bottlenecks(self, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _masked(self, batch: Batch) -> Tensor:
+        """Positions of the patches that have a target, int64 `[M]`."""
+        return batch.mask_index if self.masks else batch.mask_index[:0]
+
+    def _bottlenecks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Teacher bottlenecks of class tokens `[V * B, d]`, masked patches `[M, d]`, and their sum over all patches.
 
         The centre needs the mean score over *all* patches. The last layer is linear, so that mean is the layer
         applied to the mean bottleneck, and no other patch needs its K' scores. Sinkhorn needs no centre, hence no
         other patch at all.
         """
-        head = self.teacher.head
-        patches = tokens[:, 1:].flatten(0, 1)
-        if self.slots["patch"] == "none":
-            cls = head.bottleneck(tokens[:, 0])
-            return cls, cls[:0], None
-        if self.balance == "sinkhorn":
-            rows = head.bottleneck(torch.cat([tokens[:, 0], patches.index_select(0, batch.mask_index)]))
-            cls, patch = rows.split([len(tokens), len(batch.mask_index)])
+        backbone, head = self.teacher.backbone, self.teacher.head
+        images, masked = batch.global_views.flatten(0, 1), self._masked(batch)
+        if self.balance == "sinkhorn" or not self.masks:
+            cls, patch = head.bottleneck(backbone(images, patches=masked)).split([len(images), len(masked)])
             return cls, patch, None
-        every = head.bottleneck(tokens)
+        every = head.bottleneck(backbone(images))
         patches = every[:, 1:].flatten(0, 1)
-        return every[:, 0], patches.index_select(0, batch.mask_index), patches.sum(dim=0)
+        return every[:, 0], patches.index_select(0, masked), patches.sum(dim=0)
 
     def _distribution(self, logits: Tensor, center: Tensor, temp: float) -> Tensor:
         if self.balance == "sinkhorn":

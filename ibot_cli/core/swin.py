@@ -13,7 +13,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.core.backbone import Backbone, init_linear, residual
+from ibot_cli.core.backbone import Backbone, init_linear, residual, wanted_rows
 
 
 class Size(NamedTuple):
@@ -68,7 +68,13 @@ class Swin(Backbone):
             if isinstance(module, WindowAttention):
                 module.fused_attn = True
 
-    def forward(self, images: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        patches: Tensor | None = None,
+    ) -> Tensor:
         """See `Backbone.forward`."""
         x = self._embed(images, mask)
         index = 0
@@ -79,7 +85,8 @@ class Swin(Backbone):
                 x = residual(x, _attend(block, x), attn)
                 x = residual(x, block.mlp(block.norm2(x)), mlp)
                 index += 1
-        return _with_average(self.norm(x))
+        tokens = _with_average(self.norm(x))
+        return tokens if patches is None else tokens.flatten(0, 1).index_select(0, wanted_rows(tokens, patches))
 
     def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
         """See `Backbone.intermediate`."""

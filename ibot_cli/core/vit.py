@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.core.backbone import Backbone, init_linear, residual
+from ibot_cli.core.backbone import Backbone, init_linear, residual, wanted_rows
 
 
 class Size(NamedTuple):
@@ -68,12 +68,24 @@ class ViT(Backbone):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.apply(init_linear)
 
-    def forward(self, images: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        patches: Tensor | None = None,
+    ) -> Tensor:
         """See `Backbone.forward`."""
         x = self._embed(images, mask)
         for index, block in enumerate(self.blocks):
             attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
-            x = residual(x, _attend(block.attn, block.norm1(x)), attn)
+            heads = _attend(block.attn, block.norm1(x))
+            if patches is not None and block is self.blocks[-1]:
+                # No token sees another one after the last attention.
+                rows = wanted_rows(x, patches)
+                attn, mlp = (None if f is None else f[rows // x.shape[1]] for f in (attn, mlp))
+                x, heads = (tokens.flatten(0, 1).index_select(0, rows) for tokens in (x, heads))
+            x = residual(x, block.attn.proj(heads), attn)
             x = residual(x, block.mlp(block.norm2(x)), mlp)
         return self._norm(x)
 
@@ -128,7 +140,7 @@ class ViT(Backbone):
 
 
 def _attend(layer: Attention, x: Tensor) -> Tensor:
-    """Multi-head self-attention, `[B, 1 + N, D]` to the same.
+    """Multi-head self-attention up to its output projection, `[B, 1 + N, D]` to the same.
 
     Training on a CPU, it runs in float32 even under bf16 autocast: the backward pass of torch's bf16 kernel takes twice
     (197 tokens) to seven times (37 tokens) as long there, and is less exact.
@@ -139,5 +151,4 @@ def _attend(layer: Attention, x: Tensor) -> Tensor:
             qkv = qkv.float()
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
         out = functional.scaled_dot_product_attention(query, key, value)
-    projected: Tensor = layer.proj(out.transpose(1, 2).flatten(2))
-    return projected
+    return out.transpose(1, 2).flatten(2)

@@ -155,3 +155,12 @@ def test_bf16_autocast_stays_close() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         low = backbone(images(96))
     assert (low.float() - backbone(images(96))).abs().max() < 0.15
+
+
+def test_class_tokens_and_wanted_patches_only() -> None:
+    backbone = build()
+    wanted = torch.tensor([0, 5, 9, 17])
+    with torch.no_grad():
+        every = backbone(images(96))
+        expected = torch.cat([every[:, 0], every[:, 1:].flatten(0, 1)[wanted]])
+        assert torch.equal(backbone(images(96), patches=wanted), expected)

@@ -165,3 +165,19 @@ def test_bf16_autocast_with_drop_path_stays_close(backbone: ViT) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         low = backbone(images(), mask(16), factors[:, :, 0])
     assert (low.float() - backbone(images(), mask(16), factors[:, :, 0])).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("wanted", [[], [1, 2, 9], list(range(12))])
+def test_class_tokens_and_wanted_patches_only(backbone: ViT, wanted: list[int]) -> None:
+    factors = drop_path_factors(0.5, 3, 1, 3, torch.Generator().manual_seed(3))
+    assert factors is not None
+    inputs = (images(8), mask(4), factors[:, :, 0])
+    every = backbone(*inputs)
+    expected = torch.cat([every[:, 0], every[:, 1:].flatten(0, 1)[wanted]])
+    ours = backbone(*inputs, torch.tensor(wanted, dtype=torch.int64))
+    close(ours, expected.detach())
+    weights = torch.linspace(-1, 1, ours.numel()).view_as(ours)
+    names, leaves = zip(*backbone.named_parameters(), strict=True)
+    theirs = torch.autograd.grad((expected * weights).sum(), leaves)
+    for name, a, b in zip(names, torch.autograd.grad((ours * weights).sum(), leaves), theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=name)
