@@ -1,6 +1,7 @@
 """How many operations a step needs, and which matrix products it is made of.
 
-Counted are the necessary products: student backbone on global and local crops, student head on class tokens and masked
+Counted are the necessary products: student backbone on global and local crops (after its last attention only class
+tokens and masked patches), student head on class tokens and masked
 patches, teacher backbone on global crops, teacher MLP on all their tokens, prototypes on class tokens and masked
 patches. An operation is half a multiply-add. The backward pass counts twice the student's forward, nothing is
 recomputed, and everything that is not a matrix product counts nothing.
@@ -50,13 +51,18 @@ class Product(NamedTuple):
         return 2 * self.rows * self.inner * self.columns
 
 
-def backbone_flops(work: Workload, crops: int, size: int) -> float:
-    """Forward pass of `crops` crops of side `size`."""
+def backbone_flops(work: Workload, crops: int, size: int, wanted: float | None = None) -> float:
+    """Forward pass of `crops` crops of side `size`.
+
+    After its last attention only `wanted` tokens of the batch are needed; None needs all of them.
+    """
     tokens, width = work.tokens(size), work.width
-    embed = (tokens - 1) * 3 * work.patch_size**2 * width
-    linear = tokens * 12 * width**2  # qkv 3, output 1, MLP 4 + 4
-    attention = 2 * tokens**2 * width  # scores, and probabilities times values
-    return 2.0 * crops * (embed + work.depth * (linear + attention))
+    rows = crops * tokens
+    embed = crops * (tokens - 1) * 3 * work.patch_size**2 * width
+    attention = crops * 2 * tokens**2 * width  # scores, and probabilities times values
+    before, after = 3 * width**2, 9 * width**2  # qkv 3; output 1, MLP 4 + 4
+    last = rows if wanted is None else wanted
+    return 2.0 * (embed + work.depth * (rows * before + attention) + ((work.depth - 1) * rows + last) * after)
 
 
 def mlp_flops(work: Workload, rows: float) -> float:
@@ -71,10 +77,11 @@ def prototype_flops(work: Workload, rows: float) -> float:
 
 def student_flops(work: Workload) -> float:
     """The student's forward pass."""
-    rows = (work.num_global + work.num_local) * work.images + work.masked
+    whole, local = work.num_global * work.images, work.num_local * work.images
+    rows = whole + local + work.masked
     return (
-        backbone_flops(work, work.num_global * work.images, work.global_size)
-        + backbone_flops(work, work.num_local * work.images, work.local_size)
+        backbone_flops(work, whole, work.global_size, whole + work.masked)
+        + backbone_flops(work, local, work.local_size, local)
         + mlp_flops(work, rows)
         + prototype_flops(work, rows)
     )

@@ -27,7 +27,9 @@ def test_tiny_model_by_hand():
     whole = 4 * (16 * 12 * 8 + 2 * (17 * block + 2 * 17 * 17 * 8))
     local = 6 * (4 * 12 * 8 + 2 * (5 * block + 2 * 5 * 5 * 8))
     mlp = 8 * 12 + 12 * 12 + 12 * 4
-    student = whole + local + 15 * (mlp + 4 * 16)
+    # The student's last block needs 4 + 5 of 68 and 6 of 30 tokens after its attention.
+    unneeded = (68 - 9 + 30 - 6) * (8 * 8 + 8 * 32 + 32 * 8)
+    student = whole + local - unneeded + 15 * (mlp + 4 * 16)
     teacher = whole + 4 * 17 * mlp + 9 * 4 * 16
     assert student_flops(TINY) == 2 * student
     assert teacher_flops(TINY) == 2 * teacher
