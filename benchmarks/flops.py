@@ -1,10 +1,10 @@
 """How many operations a step needs, and which matrix products it is made of.
 
 Counted are the necessary products: student backbone on global and local crops (after its last attention only class
-tokens and masked patches), student head on class tokens and masked
-patches, teacher backbone on global crops, teacher MLP on all their tokens, prototypes on class tokens and masked
-patches. An operation is half a multiply-add. The backward pass counts twice the student's forward, nothing is
-recomputed, and everything that is not a matrix product counts nothing.
+tokens and masked patches), student head on class tokens and masked patches, teacher backbone on global crops, teacher
+MLP on all their tokens, prototypes on class tokens and masked patches. An operation is half a multiply-add. The
+backward pass counts twice the student's forward, nothing is recomputed, and everything that is not a matrix product
+counts nothing.
 
 Shapes: V global views, L local views, B images, N patches, M masked patches in the batch, D width, d bottleneck,
 K prototypes.

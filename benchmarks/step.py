@@ -154,7 +154,7 @@ def take_turns(images: int, rounds: int, device: torch.device, say: Callable[[st
 
 
 def summary(log: dict[str, list[float]]) -> dict[str, float | bool | None]:
-    """Ratios of medians, and shares of the best product's rate."""
+    """Medians over the rounds of the ratios of times, and of the shares of the best product's rate."""
 
     def share(side: str, flops: str, peak: str) -> float | None:
         if side not in log:
@@ -163,7 +163,9 @@ def summary(log: dict[str, list[float]]) -> dict[str, float | bool | None]:
         return statistics.median(rates) / max(log[peak])
 
     def ratio(ours: str, theirs: str = "baseline_fp32") -> float | None:
-        return statistics.median(log[theirs]) / statistics.median(log[ours]) if {ours, theirs} <= log.keys() else None
+        if not {ours, theirs} <= log.keys():
+            return None
+        return statistics.median(b / a for a, b in zip(log[ours], log[theirs], strict=True))
 
     fraction = share("baseline_fp32", "flops", "peak_fp32")
     return {
