@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -35,6 +35,22 @@ def waiting(text: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextlib.contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar per stage of an evaluation, on a terminal only; the yielded function takes stage, done and total."""
+    tasks: dict[str, TaskID] = {}
+    drawn = console.console()
+    shown = drawn.is_terminal and os.environ.get("RANK", "0") == "0"
+    with Progress(console=drawn, transient=True, disable=not shown) as bars:
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
 
 
 def step_text(record: Mapping[str, Any]) -> str:

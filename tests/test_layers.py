@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "ibot_cli"
 # Bottom first; a part may import itself and what stands in a lower row.
 ROWS = (
     ("errors", "distributed"),
-    ("console",),
+    ("console", "options"),
     ("progress",),
     ("config", "core"),
     ("data",),

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ibot_cli import console
 from ibot_cli.errors import UsageError
+from ibot_cli.options import Device, Heads, Json, LabelledData, NoBaselines, WeightsArgument, Workers
 
 if TYPE_CHECKING:
     from ibot_cli.evaluate.knn import KnnResult
 
 
 def knn_eval(
-    weights: Annotated[
-        str, typer.Argument(metavar="WEIGHTS", help="A run directory, a checkpoint, or timm:NAME.", show_default=False)
-    ],
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), or "
-            "builtin:digits.",
-            show_default=False,
-        ),
-    ],
+    weights: WeightsArgument,
+    data: LabelledData,
     k: Annotated[str, typer.Option("--k", metavar="K,K,...", help="Numbers of neighbours.")] = "10,20,100,200",
     temperature: Annotated[float, typer.Option(metavar="T", help="Votes weigh exp(similarity / T).")] = 0.07,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Skip random weights and raw pixels.")] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or auto.", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Loader processes; 0 loads in the main process.", min=0)
-    ] = None,
-    heads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Attention heads of a foreign checkpoint of unusual width.", min=1),
-    ] = None,
+    json: Json = False,
+    no_baselines: NoBaselines = False,
+    device: Device = None,
+    workers: Workers = None,
+    heads: Heads = None,
 ) -> None:
     """Classify images by their nearest neighbours in feature space.
 
@@ -52,12 +34,13 @@ def knn_eval(
         raise UsageError(f"--temperature {temperature} is not above 0.", "The published value is 0.07.")
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.evaluate.protocol import evaluate_knn
+    from ibot_cli.progress import stage_bars
     from ibot_cli.train.machine import choose_device
     from ibot_cli.weights.load import load_weights
 
     chosen = choose_device(None if device == "auto" else device)
     loaded = load_weights(weights, heads=heads)
-    with _progress() as progress:
+    with stage_bars() as progress:
         result = evaluate_knn(
             loaded,
             data,
@@ -94,20 +77,3 @@ def _show(result: KnnResult) -> None:
     console.note(f"{result.split} {result.num_classes} classes.")
     for text in result.notes:
         console.warn(text)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on a terminal, nothing elsewhere."""
-    from rich.progress import Progress, TaskID
-
-    tasks: dict[str, TaskID] = {}
-    drawn = console.console()
-    with Progress(console=drawn, transient=True, disable=not drawn.is_terminal) as bars:
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report

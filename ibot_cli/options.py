@@ -1,0 +1,47 @@
+"""Arguments and options that several commands share, so that they are spelled and explained the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+WeightsArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="WEIGHTS",
+        help="A run directory, a checkpoint of ours, an official iBOT or DINO file, or timm:NAME.",
+        show_default=False,
+    ),
+]
+LabelledData = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), or builtin:digits.",
+        show_default=False,
+    ),
+]
+AnyData = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="A folder of images, a text file of paths, or builtin:digits.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+NoBaselines = Annotated[bool, typer.Option("--no-baselines", help="Skip random weights and raw pixels.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache of features.")]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or auto.", show_default=False)]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Loader processes; 0 loads in the main process.", min=0, show_default=False),
+]
+Heads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Attention heads of a foreign checkpoint of unusual width.", min=1, show_default=False
+    ),
+]
+Which = Annotated[str, typer.Option(metavar="NETWORK", help="teacher or student, where a checkpoint holds both.")]
+Precision = Annotated[str, typer.Option(metavar="TYPE", help="Arithmetic of the feature pass: fp32 or bf16.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.", min=0)]
