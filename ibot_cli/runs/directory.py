@@ -4,6 +4,7 @@ config.yaml       the resolved configuration
 env.json          versions, machine, command line
 data.json         what the images were: string, fingerprint, counts, notes
 metrics.jsonl     one JSON record per line
+evaluations.jsonl one JSON record per evaluation
 bad_files.json    unreadable images and why
 checkpoints/      step-00001234.pt
 figures/          pictures
