@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,83 @@ def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
     return [{"params": decayed, "name": "decayed"}, {"params": plain, "name": "plain", "weight_decay": 0.0}]
 
 
-def build_optimizer(network: nn.Module, *, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
-    """Fused AdamW over `parameter_groups`; learning rate and decay are set before every step."""
-    return torch.optim.AdamW(parameter_groups(network), lr=0.0, betas=betas, eps=eps, fused=True)
+def layer_numbers(names: Sequence[str]) -> dict[str, int]:
+    """The layer of each parameter of a classifier, for layer-wise learning rates.
+
+    Args:
+        names: Parameter names of a network with a `backbone`; a ViT's blocks are `blocks.N`, a Swin's
+            `layers.STAGE.blocks.N`, counted through the stages.
+
+    Returns:
+        0 for tokens, positions and patch embedding, b + 1 for block b, and one more than the last block for the final
+        norm and what follows it. A Swin's merging of patches goes with the block before it.
+
+    Source:
+        The fine-tuning code of BEiT (arXiv 2106.08254); for Swin that of SimMIM (arXiv 2111.09886).
+    """
+    depths: dict[int, int] = {}
+    places: dict[str, tuple[int, int]] = {}  # stage and block; -1 is before the stage's first block
+    outside: dict[str, bool] = {}  # whether it comes before the blocks
+    for name in names:
+        if block := re.match(r"backbone\.(?:layers\.(\d+)\.)?blocks\.(\d+)\.", name):
+            places[name] = stage, number = int(block[1] or 0), int(block[2])
+            depths[stage] = max(depths.get(stage, 0), number + 1)
+        elif merging := re.match(r"backbone\.layers\.(\d+)\.", name):
+            places[name] = int(merging[1]), -1
+        else:
+            outside[name] = bool(re.match(r"backbone\.(cls_token|pos_embed|masked_embed|patch_embed\.)", name))
+    before = {stage: sum(depths[s] for s in depths if s < stage) for stage in depths}
+    last = sum(depths.values()) + 1
+    numbers = {name: before[stage] + number + 1 for name, (stage, number) in places.items()}
+    return numbers | {name: 0 if early else last for name, early in outside.items()}
+
+
+def layer_groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Groups by layer, each with `lr_scale`: decay to the power of the layers above it.
+
+    Biases, one-dimensional tensors, positions and the class token are not decayed.
+
+    Args:
+        network: A classifier; see `layer_numbers`.
+        decay: Factor of the learning rate from one layer to the one below; 1 treats all alike.
+
+    Source:
+        BEiT (arXiv 2106.08254): `decay ** (L + 1 - layer)` for L blocks.
+    """
+    parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    numbers = layer_numbers(list(parameters))
+    last = max(numbers.values())
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
+    for name, value in parameters.items():
+        plain = name.endswith((".bias", ".pos_embed", ".cls_token")) or value.ndim == 1
+        groups.setdefault((numbers[name], plain), []).append(value)
+    return [
+        {
+            "params": members,
+            "name": f"layer {layer} {'plain' if plain else 'decayed'}",
+            "lr_scale": decay ** (last - layer),
+            "weight_decay": 0.0,
+        }
+        for (layer, plain), members in sorted(groups.items(), key=lambda entry: entry[0])
+    ]
+
+
+def build_optimizer(
+    network: nn.Module, *, betas: tuple[float, float], eps: float, layer_decay: float | None = None
+) -> torch.optim.AdamW:
+    """Fused AdamW over `parameter_groups`, or over `layer_groups` with a `layer_decay`.
+
+    Learning rate and decay are set before every step.
+    """
+    groups = parameter_groups(network) if layer_decay is None else layer_groups(network, layer_decay)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 
 def apply_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """Sets the learning rate of all groups and the decay of the first."""
+    """Sets the learning rate of all groups, times their `lr_scale`, and the decay of those that are decayed."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
-        if group["name"] == "decayed":
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+        if group["name"].endswith("decayed"):
             group["weight_decay"] = weight_decay
 
 
