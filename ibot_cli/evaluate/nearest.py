@@ -71,11 +71,24 @@ def nearest_rows(
         candidates = _faiss_candidates(bank, wanted, device) or _torch_candidates(bank, device, elements)
         for start in range(0, len(queries), _QUERY_ROWS):
             rows = slice(start, min(start + _QUERY_ROWS, len(queries)))
-            block = _finite(queries[rows]).to(device)
+            block = finite_rows(queries[rows]).to(device)
             skipped = None if exclude is None else exclude[rows].to(device)
             found = _settled(bank, block, skipped, width, *candidates(block, wanted), elements)
             similarity[rows], index[rows] = found[0].cpu(), found[1].cpu()
     return similarity, index
+
+
+def finite_rows(rows: Tensor) -> Tensor:
+    """The same rows.
+
+    Raises:
+        WeightsError: One of them is not finite.
+    """
+    if not bool(torch.isfinite(rows).all()):
+        raise WeightsError(
+            "The network gives features that are not finite.", "Check the weights: the training may have diverged."
+        )
+    return rows
 
 
 def _settled(
@@ -209,15 +222,7 @@ def _unit_parts(bank: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The bank's rows, normalised, a bounded number at a time, with the place of the first."""
     step = max(1, _CHUNK_ELEMENTS["cpu"] // bank.shape[1])
     for start in range(0, len(bank), step):
-        yield start, functional.normalize(_finite(bank[start : start + step]).float(), dim=1)
-
-
-def _finite(rows: Tensor) -> Tensor:
-    if not bool(torch.isfinite(rows).all()):
-        raise WeightsError(
-            "The network gives features that are not finite.", "Check the weights: the training may have diverged."
-        )
-    return rows
+        yield start, functional.normalize(finite_rows(bank[start : start + step]).float(), dim=1)
 
 
 def _top(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
