@@ -1,8 +1,9 @@
 """Checkpoints: written atomically, readable without running code, removed only when a newer one is safe.
 
 A file is what `torch.save` makes of `{"format_version", "kind", "step", "epoch", "state"}`, where `state` holds tensors
-in plain containers only, so `torch.load(weights_only=True)` reads it. `ibot_cli.weights` needs three entries of
-`state`: `config` (nested plain mapping), `student` and `teacher` (state dicts of `Network`).
+in plain containers only, so `torch.load(weights_only=True)` reads it. Of a pre-training run `ibot_cli.weights` needs
+three entries of `state`: `config` (nested plain mapping), `student` and `teacher` (state dicts of `Network`); what it
+needs of a fine-tuned one is in `ibot_cli.weights.finetuned`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`load_weights`: a backbone from a run, a checkpoint of ours, an official checkpoint, or timm. Always strict."""
+"""`load_weights`: a network from a run, a checkpoint of ours, an official checkpoint, or timm. Always strict."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ibot_cli.config.load import from_mapping
 from ibot_cli.config.schema import Config
+from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
 from ibot_cli.data.transform import normalisation
 from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
 from ibot_cli.runs.directory import is_run
+from ibot_cli.weights import finetuned
 from ibot_cli.weights.files import read_weights_file
 from ibot_cli.weights.official import select_network
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape, build_head
@@ -40,9 +42,13 @@ class LoadedBackbone:
         std: Per channel.
         crop_ratio: The image is resized to `image_size / crop_ratio`, then centre-cropped.
         description: One line for people.
-        weights_hash: sha256 over the backbone's names, shapes and bytes.
+        weights_hash: sha256 over the backbone's names, shapes and bytes; over the whole classifier where there is one.
         architecture: Says exactly what `rebuild` builds; equal texts mean equal networks but for their weights.
         rebuild: Makes the same network with fresh weights from the global generator.
+        shape: What builds the backbone without its mask token; None for a model of timm.
+        classifier: Images to class scores `[B, C]`, in evaluation mode, on the CPU, sharing the backbone's parameters;
+            None where the weights were not fine-tuned.
+        classes: Names of the classes, in the order of the scores; None without a classifier.
         unused: Names in the file that are known and not needed.
         notes: What the user should be told.
     """
@@ -58,16 +64,19 @@ class LoadedBackbone:
     weights_hash: str
     architecture: str
     rebuild: Callable[[], nn.Module]
+    shape: BackboneShape | None = None
+    classifier: Classifier | None = None
+    classes: tuple[str, ...] | None = None
     unused: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
 def load_weights(weights: str, *, which: Which = "teacher", heads: int | None = None) -> LoadedBackbone:
-    """Load a backbone, and its head where there is one; every tensor of the file is accounted for.
+    """Load a backbone, and its head or classifier where there is one; every tensor of the file is accounted for.
 
     Args:
-        weights: A run directory (its newest checkpoint), a checkpoint file of ours, an official iBOT or DINO `.pth`
-            (full, or an extracted backbone), or `timm:NAME`.
+        weights: A run directory of `ibot pretrain` or `ibot finetune` (its newest checkpoint), a checkpoint file of
+            ours, an official iBOT or DINO `.pth` (full, or an extracted backbone), or `timm:NAME`.
         which: The network of a checkpoint that holds two; the teacher is what iBOT evaluates.
         heads: Attention heads of a foreign ViT of unusual width; no tensor shows them.
 
@@ -89,8 +98,13 @@ def load_weights(weights: str, *, which: Which = "teacher", heads: int | None = 
 def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher") -> LoadedBackbone:
     """As `load_weights`, for a checkpoint of ours that is already in memory."""
     state = found.state
+    if finetuned.is_finetuned(state):
+        return _from_finetuned(found)
     if not isinstance(state.get("config"), Mapping) or not isinstance(state.get(which), Mapping):
-        raise WeightsError(f"{found.path} has no configuration or no {which}.", "Use a checkpoint of `ibot pretrain`.")
+        raise WeightsError(
+            f"{found.path} has no configuration or no {which}.",
+            "Use a checkpoint of `ibot pretrain` or `ibot finetune`.",
+        )
     config = from_mapping(state["config"], str(found.path))
     tensors: dict[str, Tensor] = state[which]
     shape = _configured_shape(config, mask_token="backbone.masked_embed" in tensors)
@@ -119,12 +133,39 @@ def _from_run(path: Path, which: Which) -> LoadedBackbone:
     if not is_run(path):
         raise WeightsError(
             f"{path} is a directory but not a run: it has no config.yaml.",
-            "Name a directory that `ibot pretrain` made, or a checkpoint file.",
+            "Name a directory that `ibot pretrain` or `ibot finetune` made, or a checkpoint file.",
         )
     found = checkpoint.latest(path / "checkpoints")
     if found is None:
-        raise WeightsError(f"The run {path} has no checkpoint yet.", "Continue it with `ibot pretrain --resume`.")
+        raise WeightsError(f"The run {path} has no checkpoint yet.", "Continue it with --resume.")
     return from_checkpoint(found, which)
+
+
+def _from_finetuned(found: checkpoint.Checkpoint) -> LoadedBackbone:
+    """The classifier of `ibot finetune`, and its backbone with the feature that the classifier sees as token 0."""
+    parts = finetuned.unpack(found)
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten at once
+        classifier = parts.shape.build()
+    _fill([("", classifier, parts.tensors)], str(found.path))
+    classifier.eval()
+    images, shape = parts.images, parts.shape
+    return LoadedBackbone(
+        backbone=classifier.token_backbone(),
+        head=None,
+        channels=images.channels,
+        image_size=images.image_size,
+        mean=images.mean,
+        std=images.std,
+        crop_ratio=images.crop_ratio,
+        description=f"fine-tuned network of {found.path}, step {found.step}",
+        weights_hash=weights_hash(classifier),
+        architecture=f"{shape.backbone!r}, {shape.pooling} pooling",
+        rebuild=lambda: shape.build().token_backbone(),
+        shape=shape.backbone,
+        classifier=classifier,
+        classes=parts.classes,
+        notes=[found.warning] if found.warning else [],
+    )
 
 
 def _from_official(content: Any, which: Which, path: Path, heads: int | None) -> LoadedBackbone:
@@ -179,6 +220,7 @@ def _build(shape: BackboneShape, tensors: Mapping[str, Tensor], activation: str,
         weights_hash=weights_hash(backbone),
         architecture=repr(bare),
         rebuild=bare.build,
+        shape=bare,
         unused=() if head is not None else tuple(above),
     )
 
