@@ -22,9 +22,10 @@ def list_presets(json: Json = False) -> None:
 
     found = [presets.load(name) for name in presets.names()]
     if json:
-        console.emit_json([{"name": p.name, "title": p.title, "about": p.about} for p in found])
+        console.emit_json([{"name": p.name, "kind": p.kind.name, "title": p.title, "about": p.about} for p in found])
         return
-    console.table(["Preset", "What it is"], [(p.name, p.title) for p in found], keep=["Preset"], data=True)
+    rows = [(p.name, p.kind.name, p.title) for p in found]
+    console.table(["Preset", "For", "What it is"], rows, keep=["Preset", "For"], data=True)
 
 
 def show(
@@ -39,14 +40,15 @@ def show(
     preset = presets.load(name)
     shown = {
         path: setting
-        for path, setting in settings().items()
+        for path, setting in settings(preset.kind.root).items()
         if all_settings or path in preset.values or path in preset.unknown
     }
     if json:
         values = {path: _record(preset, setting) for path, setting in shown.items()}
-        console.emit_json({"name": name, "title": preset.title, "about": preset.about, "values": values})
+        head = {"name": name, "kind": preset.kind.name, "title": preset.title, "about": preset.about}
+        console.emit_json({**head, "values": values})
         return
-    console.emit_text(f"{name}: {preset.title}\n\n{preset.about}\n")
+    console.emit_text(f"{name}: {preset.title}\nFor `{preset.kind.command}`.\n\n{preset.about}\n")
     console.definitions(_entry(preset, setting, all_settings) for setting in shown.values())
     if not all_settings:
         console.emit_text("\nAll other settings keep their defaults; --all shows them too.")

@@ -92,7 +92,9 @@ def _cls_pairs(values: Values) -> Iterator[Finding]:
         yield "views.num_global", "the class token is compared across views, which takes at least two; set it to 2"
 
 
-def _ranges(path: str) -> Check:
+def range_of(path: str) -> Check:
+    """The low end of the range `path` is not above its high end."""
+
     def find(values: Values) -> Iterator[Finding]:
         low, high = values[path]
         if low > high:
@@ -101,10 +103,12 @@ def _ranges(path: str) -> Check:
     return Check(reads=(path,), find=find)
 
 
-def _per_channel(path: str) -> Check:
+def per_channel(path: str) -> Check:
+    """`path` has one entry per channel; with channels left to auto there is nothing to compare."""
+
     def find(values: Values) -> Iterator[Finding]:
         channels = values["data.channels"]
-        if values[path] is not None and len(values[path]) != channels:
+        if None not in (values[path], channels) and len(values[path]) != channels:
             yield path, f"has {len(values[path])} entries, but data.channels = {channels}; give {channels}, or auto"
 
     return Check(reads=(path, "data.channels"), find=find)
@@ -129,6 +133,8 @@ def _device(values: Values) -> Iterator[Finding]:
         yield "runtime.device", "must be cpu, cuda, cuda:N or auto"
 
 
+MICRO_BATCH = Check(reads=("train.micro_batch_size", "train.batch_size"), find=_micro_batch)
+DEVICE = Check(reads=("runtime.device",), find=_device)
 CHECKS: tuple[Check, ...] = (
     Check(
         reads=("model.arch", "model.patch_size", "views.global_size", "views.local_size", "views.num_local"),
@@ -140,9 +146,9 @@ CHECKS: tuple[Check, ...] = (
     Check(reads=("mask.ratio", "objective.patch"), find=_something_masked),
     Check(reads=("objective.cls", "objective.patch"), find=_targets),
     Check(reads=("objective.cls", "views.num_global", "views.num_local"), find=_cls_pairs),
-    *(_ranges(path) for path in RANGES),
-    *(_per_channel(path) for path in ("data.mean", "data.std")),
-    Check(reads=("train.micro_batch_size", "train.batch_size"), find=_micro_batch),
+    *(range_of(path) for path in RANGES),
+    *(per_channel(path) for path in ("data.mean", "data.std")),
+    MICRO_BATCH,
     Check(reads=("optim.lr", "optim.min_lr", "train.batch_size"), find=_lr_end),
-    Check(reads=("runtime.device",), find=_device),
+    DEVICE,
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ibot_cli.config import presets
-from ibot_cli.config.checks import CHECKS
 from ibot_cli.config.document import read_document
+from ibot_cli.config.kinds import KINDS, Kind, kind_of
 from ibot_cli.config.problems import Problem, closest, closest_setting
 from ibot_cli.config.settings import Setting, format_value, sections, settings
 
@@ -36,6 +36,7 @@ class State:
     """The values so far and the problems found.
 
     Args:
+        root: The schema.
         values: Dotted path -> value.
         origin: Dotted path -> layer that set it.
         place: Dotted path -> the same with its line, for messages.
@@ -44,20 +45,26 @@ class State:
         problems: In the order they were found.
     """
 
-    values: dict[str, Any] = field(default_factory=lambda: {path: leaf.default for path, leaf in settings().items()})
-    origin: dict[str, str] = field(default_factory=lambda: dict.fromkeys(settings(), "default"))
-    place: dict[str, str] = field(default_factory=lambda: dict.fromkeys(settings(), "default"))
+    root: type
+    values: dict[str, Any] = field(init=False)
+    origin: dict[str, str] = field(init=False)
+    place: dict[str, str] = field(init=False)
     doubtful: set[str] = field(default_factory=set)
     complete: bool = True
     problems: list[Problem] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.values = {path: leaf.default for path, leaf in settings(self.root).items()}
+        self.origin = dict.fromkeys(self.values, "default")
+        self.place = dict.fromkeys(self.values, "default")
+
 
 def preset_entries(name: str | None, state: State) -> list[Entry]:
-    """The values of the preset `name`; an unknown name is a problem of `state`."""
+    """The values of the preset `name`; an unknown one, or one of another kind, is a problem of `state`."""
     if name is None:
         return []
-    if name not in presets.names():
-        state.problems.append(presets.unknown_name(name, "--preset"))
+    if problem := presets.unusable(name, kind_of(state.root), "--preset"):
+        state.problems.append(problem)
         state.complete = False
         return []
     return mapping_entries(presets.load(name).tree, f"preset {name}", {}, state)
@@ -81,7 +88,7 @@ def set_entries(sets: Sequence[str], state: State) -> list[Entry]:
         if equals and path:
             entries.append(Entry(path, value, "--set", "--set"))
             continue
-        guess = closest_setting(path) if path else None
+        guess = closest_setting(path, state.root) if path else None
         example = f"{guess}=VALUE" if guess else "optim.lr=1e-3"
         what = text or "an empty text"
         state.problems.append(Problem(what=what, origin="--set", text=f"write PATH=VALUE, for example {example}"))
@@ -95,7 +102,7 @@ def mapping_entries(tree: Mapping[str, Any], origin: str, lines: Mapping[str, in
     def walk(node: Mapping[str, Any], above: str) -> Iterator[Entry]:
         for key, value in node.items():
             path = f"{above}.{key}" if above else str(key)
-            if path in sections() and (value is None or isinstance(value, Mapping)):
+            if path in sections(state.root) and (value is None or isinstance(value, Mapping)):
                 yield from walk(value or {}, path)
             else:
                 yield Entry(path, value, origin, f"{origin}, line {lines[path]}" if path in lines else origin)
@@ -112,7 +119,7 @@ def mapping_entries(tree: Mapping[str, Any], origin: str, lines: Mapping[str, in
 def apply(state: State, entries: Sequence[Entry]) -> None:
     """Let a layer overwrite the values of `state`."""
     for entry in entries:
-        setting = settings().get(entry.path)
+        setting = settings(state.root).get(entry.path)
         if setting is None:
             state.problems.append(_unknown(entry, state))
             continue
@@ -126,30 +133,42 @@ def apply(state: State, entries: Sequence[Entry]) -> None:
 
 
 def _unknown(entry: Entry, state: State) -> Problem:
-    if entry.path in sections():
-        example = next(path for path in settings() if path.startswith(f"{entry.path}."))
+    known = sections(state.root)
+    if entry.path in known:
+        example = next(path for path in settings(state.root) if path.startswith(f"{entry.path}."))
         text = f"it is a section, not a setting; write for example {example}"
         return Problem(what=_said(entry), origin=entry.place, text=text)
+    if (other := _other_kind(entry.path, state.root)) is not None:
+        is_section = entry.path in sections(other.root)
+        text = f"it belongs to {other.noun}; {kind_of(state.root).noun} has no such "
+        text += "section" if is_section else "setting"
+        return Problem(what=entry.path if is_section else _said(entry), origin=entry.place, text=text)
     if isinstance(entry.raw, Mapping):
-        state.doubtful.update(settings())
-        guess = closest(entry.path, list(sections()))
-        way_out = f"did you mean {guess}?" if guess else f"the sections are {', '.join(sections())}"
+        state.doubtful.update(settings(state.root))
+        guess = closest(entry.path, list(known))
+        way_out = f"did you mean {guess}?" if guess else f"the sections are {', '.join(known)}"
         text = f"there is no such section; {way_out}"
         return Problem(what=entry.path, origin=entry.place, text=text)
-    guess = closest_setting(entry.path)
+    guess = closest_setting(entry.path, state.root)
     if guess is None:
         return Problem(what=_said(entry), origin=entry.place, text="there is no such setting")
     state.doubtful.add(guess)
-    return Problem(what=_said(entry), origin=entry.place, text=f"there is no such setting; {_meant(guess, entry.raw)}")
+    meant = _meant(settings(state.root)[guess], entry.raw)
+    return Problem(what=_said(entry), origin=entry.place, text=f"there is no such setting; {meant}")
 
 
-def _meant(guess: str, raw: Any) -> str:
-    setting = settings()[guess]
+def _other_kind(path: str, root: type) -> Kind | None:
+    """The other kind of configuration that knows `path`, a section or a setting."""
+    others = (kind for kind in KINDS if kind.root is not root)
+    return next((kind for kind in others if path in settings(kind.root) or path in sections(kind.root)), None)
+
+
+def _meant(guess: Setting, raw: Any) -> str:
     try:
-        setting.read(raw)
+        guess.read(raw)
     except ValueError:
-        return f"did you mean {guess}? It must be {setting.allowed}"
-    return f"did you mean {guess}?"
+        return f"did you mean {guess.path}? It must be {guess.allowed}"
+    return f"did you mean {guess.path}?"
 
 
 def _invalid(entry: Entry, setting: Setting, detail: str) -> Problem:
@@ -172,7 +191,7 @@ def cross_check(state: State) -> None:
     """Add what settings violate together, unless a layer is missing and would only cause echoes."""
     if not state.complete:
         return
-    for check in CHECKS:
+    for check in kind_of(state.root).checks:
         if state.doubtful.isdisjoint(check.reads):
             for path, text in check.find(state.values):
                 what = f"{path} = {format_value(state.values[path])}"

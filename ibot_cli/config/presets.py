@@ -2,7 +2,8 @@
 
 A preset file has `title`, `about`, `values` (nested like the schema), `sources` (dotted path -> where the value
 comes from) and `unknown` (dotted path -> what is not published and what was assumed). A path in `unknown` need not be
-in `values`: then the default was assumed.
+in `values`: then the default was assumed. What a preset is for, its name says: `finetune_...` is for fine-tuning, every
+other name for pre-training.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ibot_cli.config.document import read_document
+from ibot_cli.config.kinds import Kind, kind_of_preset
 from ibot_cli.config.problems import Problem, closest, report
 from ibot_cli.config.settings import settings
 
 PACKAGE = Path(__file__).parent.parent
 FILE_KEYS = ("title", "about", "values", "sources", "unknown")
-FIRST = ("ibot_", "dino_")  # the order of the list: iBOT, then its relatives, then the rest
+FIRST = ("ibot_", "dino_")  # the order of the list: iBOT, then its relatives, then the rest, then fine-tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Preset:
 
     Args:
         name: The name of its file without `.yaml`.
+        kind: What it is a recipe for.
         title: One line.
         about: A few sentences: what it reproduces and what to know before using it.
         tree: The values as the file nests them, scalars as text.
@@ -36,6 +39,7 @@ class Preset:
     """
 
     name: str
+    kind: Kind
     title: str
     about: str
     tree: Mapping[str, Any]
@@ -50,18 +54,34 @@ def directory() -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parent / "presets"
 
 
-def names() -> list[str]:
-    """The names of all presets, iBOT first."""
-    found = sorted(path.stem for path in directory().glob("*.yaml"))
+def names(kind: Kind | None = None) -> list[str]:
+    """The names of the presets of one kind, or of all, iBOT first and fine-tuning last."""
+    found = [path.stem for path in directory().glob("*.yaml")]
     rank = {prefix: position for position, prefix in enumerate(FIRST)}
-    return sorted(found, key=lambda name: (rank.get(name.split("_")[0] + "_", len(rank)), name))
+    ordered = sorted(
+        found, key=lambda name: (kind_of_preset(name).prefix, rank.get(name.split("_")[0] + "_", len(rank)), name)
+    )
+    return [name for name in ordered if kind in (None, kind_of_preset(name))]
 
 
-def unknown_name(name: str, origin: str = "") -> Problem:
-    """The problem that there is no preset of this name, with the name that was probably meant."""
-    guess = closest(name, names())
-    meant = f"; did you mean {guess}?" if guess else f"; there are {', '.join(names())}"
-    return Problem(what=f"preset {name}", origin=origin, text=f"there is no preset of this name{meant}")
+def unusable(name: str, kind: Kind | None = None, origin: str = "") -> Problem | None:
+    """The problem that there is no preset of this name, or that it is of another kind; None if it can be used.
+
+    Args:
+        name: What was asked for.
+        kind: What it has to be a recipe for; None takes any.
+        origin: Where it was said.
+    """
+    own = kind_of_preset(name)
+    if name not in names():
+        guess = closest(name, names(kind)) or closest(name, names())
+        text = "there is no preset of this name; "
+        text += f"did you mean {guess}?" if guess else f"there are {', '.join(names(kind))}"
+    elif kind not in (None, own):
+        text = f"it is a recipe for `{own.command}`; `{kind.command}` takes {', '.join(names(kind))}"
+    else:
+        return None
+    return Problem(what=f"preset {name}", origin=origin, text=text)
 
 
 def load(name: str) -> Preset:
@@ -70,19 +90,21 @@ def load(name: str) -> Preset:
     Raises:
         ConfigError: If there is no such preset, or its file is broken.
     """
-    if name not in names():
-        raise report([unknown_name(name)])
+    if problem := unusable(name):
+        raise report([problem])
     document = read_document(directory() / f"{name}.yaml")
     unknown_keys = [f"{key} is not a part of a preset" for key in document.tree if key not in FILE_KEYS]
     if faults := [*document.faults, *unknown_keys]:
         raise report([Problem(what=f"preset {name}", origin=f"{name}.yaml", text=fault) for fault in faults])
     tree = document.tree.get("values") or {}
+    kind = kind_of_preset(name)
     return Preset(
         name=name,
+        kind=kind,
         title=document.tree["title"],
         about=" ".join(document.tree["about"].split()),
         tree=tree,
-        values=_read(tree),
+        values=_read(tree, kind),
         sources={path: " ".join(text.split()) for path, text in (document.tree.get("sources") or {}).items()},
         unknown={path: " ".join(text.split()) for path, text in (document.tree.get("unknown") or {}).items()},
     )
@@ -92,19 +114,23 @@ def diff(a: str, b: str) -> list[tuple[str, Any, Any]]:
     """The settings in which the presets `a` and `b` differ: dotted path, value in `a`, value in `b`.
 
     Raises:
-        ConfigError: If either does not exist; both are named.
+        ConfigError: If either does not exist, both being named, or if they are of different kinds.
     """
-    if missing := [unknown_name(name) for name in (a, b) if name not in names()]:
+    if missing := [problem for name in (a, b) if (problem := unusable(name))]:
         raise report(missing)
-    left, right = load(a).values, load(b).values
-    pairs = ((path, left.get(path, leaf.default), right.get(path, leaf.default)) for path, leaf in settings().items())
+    left, right = load(a), load(b)
+    if left.kind is not right.kind:
+        text = f"it is for {left.kind.noun} and {b} for {right.kind.noun}, so there is nothing to compare"
+        raise report([Problem(what=f"preset {a}", origin="", text=text)])
+    leaves = settings(left.kind.root).items()
+    pairs = ((p, left.values.get(p, leaf.default), right.values.get(p, leaf.default)) for p, leaf in leaves)
     return [(path, one, other) for path, one, other in pairs if one != other]
 
 
-def _read(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _read(tree: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """Typed values by dotted path; what is not valid is left to `resolve`, which reports it with its place."""
     values: dict[str, Any] = {}
-    for path, leaf in settings().items():
+    for path, leaf in settings(kind.root).items():
         section, _, name = path.partition(".")
         if name in (tree.get(section) or {}):
             try:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from ibot_cli.config.kinds import kind_of
+from ibot_cli.config.schema import Config
 from ibot_cli.config.settings import settings
 from ibot_cli.errors import ConfigError
 
-SETTINGS_HINT = "`ibot presets show ibot_vits16 --all` lists every setting with what it allows."
+SETTINGS_HINT = "`ibot presets show {} --all` lists every setting with what it allows."
 PRESETS_HINT = "`ibot presets list` shows the presets."
 
 
@@ -32,12 +34,13 @@ class Problem:
         return f"{self.what}{origin}: {self.text}"
 
 
-def report(problems: Iterable[Problem]) -> ConfigError:
-    """The error that lists all `problems`, each once."""
+def report(problems: Iterable[Problem], root: type = Config) -> ConfigError:
+    """The error that lists all `problems` of a configuration of the schema `root`, each once."""
     problems = list(problems)
     lines = list(dict.fromkeys(str(problem) for problem in problems))
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-    hint = PRESETS_HINT if all(problem.what.startswith("preset ") for problem in problems) else SETTINGS_HINT
+    presets_only = all(problem.what.startswith("preset ") for problem in problems)
+    hint = PRESETS_HINT if presets_only else SETTINGS_HINT.format(kind_of(root).example)
     return ConfigError("\n".join([f"{count} in the configuration.", *(f"  - {line}" for line in lines)]), hint)
 
 
@@ -47,12 +50,12 @@ def closest(word: str, names: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
-def closest_setting(path: str) -> str | None:
-    """The setting that `path` was probably meant to be, or None.
+def closest_setting(path: str, root: type = Config) -> str | None:
+    """The setting of the schema `root` that `path` was probably meant to be, or None.
 
     The last component counts by itself too: people write `lr` for `optim.lr`, and `train.lr` for it as well.
     """
-    known = settings()
+    known = settings(root)
     last = path.rsplit(".", 1)[-1].lower().replace("-", "_")
     if exact := [name for name in known if name.rsplit(".", 1)[-1] == last]:
         return closest(path, exact) or exact[0]

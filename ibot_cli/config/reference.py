@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 
 from ibot_cli.config import presets
+from ibot_cli.config.kinds import KINDS, Kind
 from ibot_cli.config.settings import Setting, readable, sections, settings
 
 HEAD = """# Configuration
 
-Every setting, generated from the code. A value is decided by the last of these that says something:
+Every setting, generated from the code. Pre-training and fine-tuning have settings of their own; in both, a value is
+decided by the last of these that says something:
 
 1. the default below,
 2. the preset (`--preset NAME`),
@@ -29,10 +31,9 @@ program choose when the run starts, and the run's `config.yaml` holds what it ch
 def reference_markdown() -> str:
     """The whole page, ending in a newline."""
     parts = [HEAD, _presets()]
-    for name, schema in sections().items():
-        rows = [_row(setting) for path, setting in settings().items() if path.startswith(f"{name}.")]
-        head = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
-        parts.append("\n".join([f"## {name}", "", (schema.__doc__ or "").strip(), "", *head, *rows]))
+    for kind in KINDS:
+        parts.append(f"## {kind.noun.capitalize()}\n\nThe settings of `{kind.command}`.")
+        parts += [_section(kind, name, schema) for name, schema in sections(kind.root).items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,6 +41,12 @@ def _presets() -> str:
     rows = [f"| `{name}` | {presets.load(name).title} |" for name in presets.names()]
     intro = "`ibot presets show NAME` gives the values of a preset with their sources."
     return "\n".join(["## Presets", "", intro, "", "| preset | what it is |", "|---|---|", *rows])
+
+
+def _section(kind: Kind, name: str, schema: type) -> str:
+    rows = [_row(setting) for path, setting in settings(kind.root).items() if path.startswith(f"{name}.")]
+    head = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
+    return "\n".join([f"### {name} ({kind.noun})", "", (schema.__doc__ or "").strip(), "", *head, *rows])
 
 
 def _row(setting: Setting) -> str:

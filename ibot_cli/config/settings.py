@@ -181,21 +181,21 @@ def readable(value: Any) -> str:
 
 
 @cache
-def settings() -> Mapping[str, Setting]:
-    """Every leaf of the schema by its dotted path, in the order of the schema."""
-    sections = get_type_hints(Config)
+def settings(root: type = Config) -> Mapping[str, Setting]:
+    """Every leaf of the schema `root` by its dotted path, in the order of the schema."""
     return types.MappingProxyType(
         {
             f"{section}.{leaf.name}": _setting(f"{section}.{leaf.name}", leaf, get_type_hints(schema)[leaf.name])
-            for section, schema in sections.items()
+            for section, schema in sections(root).items()
             for leaf in fields(schema)
         }
     )
 
 
-def sections() -> Mapping[str, type]:
-    """The sections of the configuration by name, with their dataclasses."""
-    return get_type_hints(Config)
+@cache
+def sections(root: type = Config) -> Mapping[str, type]:
+    """The sections of the schema `root` by name, with their dataclasses."""
+    return types.MappingProxyType(get_type_hints(root))
 
 
 def _setting(path: str, leaf: Field[Any], hint: Any) -> Setting:

@@ -17,7 +17,18 @@ def test_list() -> None:
     text = output("list")
     for name in presets.names():
         assert f"\n{name} " in text
-    assert [entry["name"] for entry in json.loads(output("list", "--json"))] == presets.names()
+    entries = json.loads(output("list", "--json"))
+    assert [entry["name"] for entry in entries] == presets.names()
+    assert {entry["kind"] for entry in entries} == {"pretrain", "finetune"}
+
+
+def test_show_a_recipe_for_fine_tuning() -> None:
+    text = output("show", "finetune_vitb16")
+    assert "For `ibot finetune`." in text
+    assert "optim.layer_decay = 0.65\n" in text
+    assert "optim.lr = 0.004\n" in text and "    assumed: The README says to sweep it" in text
+    shown = json.loads(output("show", "finetune_vitb16", "--all", "--json"))
+    assert shown["kind"] == "finetune" and shown["values"]["labels.fraction"]["value"] is None
 
 
 def test_show_gives_meaning_unit_and_source() -> None:

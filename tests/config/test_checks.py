@@ -1,5 +1,7 @@
 import pytest
 
+from ibot_cli.config.finetune import FinetuneConfig
+from ibot_cli.config.kinds import KINDS, Kind
 from ibot_cli.config.load import resolve
 from ibot_cli.config.settings import settings
 from ibot_cli.errors import ConfigError
@@ -78,7 +80,51 @@ def test_one_mistake_is_told_once() -> None:
         resolve(preset="digts", file=None, sets=["views.global_size=20"])
 
 
-def test_checks_read_settings_that_exist() -> None:
-    from ibot_cli.config.checks import CHECKS
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_checks_read_settings_that_exist(kind: Kind) -> None:
+    assert {path for check in kind.checks for path in check.reads} <= set(settings(kind.root))
 
-    assert {path for check in CHECKS for path in check.reads} <= set(settings())
+
+AUTO_AUGMENT = "must be none, or rand with parts of m9"
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        (["augment.auto_augment=rnd-m9"], f"augment.auto_augment = rnd-m9 (--set): {AUTO_AUGMENT}"),
+        (["augment.auto_augment=rand-m9-q3"], AUTO_AUGMENT),
+        (["augment.auto_augment=rand-m1.5"], AUTO_AUGMENT),
+        (["augment.auto_augment=rand-"], AUTO_AUGMENT),
+        (["labels.fraction=0.1", "labels.per_class=3"], "labels.per_class = 3 (--set): labels.fraction says another"),
+        (["model.keep_projection=1", "model.pooling=mean"], "model.keep_projection = 1 (--set): the projection head"),
+        (["model.keep_projection=1", "model.from_scratch=true"], "model.from_scratch leaves no pre-trained layer"),
+        (["augment.crop_scale=1,0.5"], "the first number is the low end"),
+        (["augment.crop_aspect=2,1"], "the first number is the low end"),
+        (["data.channels=1", "data.mean=0.5,0.5,0.5"], "data.mean = [0.5, 0.5, 0.5] (--set): has 3 entries"),
+        (["train.micro_batch_size=2048"], "train.micro_batch_size = 2048 (--set): must be at most train.batch_size"),
+        (["optim.min_lr=1e-3", "train.batch_size=128"], "is above the peak of 0.0005, which is optim.lr x train.batch"),
+        (["optim.min_lr=1e-2", "optim.lr_batch_size=0"], "is above the peak of 0.004, which is optim.lr"),
+        (["runtime.device=gpu"], "runtime.device = gpu (--set): must be cpu, cuda, cuda:N or auto"),
+    ],
+)
+def test_settings_of_fine_tuning_that_do_not_go_together(sets: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(root=FinetuneConfig, preset=None, file=None, sets=sets)
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith("1 problem")
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["augment.auto_augment=none"],
+        ["augment.auto_augment=rand-m5-n3-mstd0.5-mmax10-p0.5-inc1-tweights"],
+        ["data.mean=0.5"],
+        ["data.channels=1", "data.mean=0.5", "data.std=0.5"],
+        ["labels.per_class=3"],
+        ["optim.min_lr=1e-3", "train.batch_size=128", "optim.lr_batch_size=0"],
+        ["train.batch_size=128", "train.micro_batch_size=128"],
+    ],
+)
+def test_settings_of_fine_tuning_that_do(sets: list[str]) -> None:
+    resolve(root=FinetuneConfig, preset=None, file=None, sets=sets)

@@ -1,19 +1,24 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from ibot_cli.config import presets
+from ibot_cli.config.finetune import FinetuneConfig
+from ibot_cli.config.kinds import FINETUNE, PRETRAIN
 from ibot_cli.config.load import differences, flatten, from_mapping, resolve, to_yaml
 from ibot_cli.config.schema import Config
 from ibot_cli.config.settings import settings
 from ibot_cli.errors import ConfigError
 
 
-def problems(preset: str | None = None, file: Path | None = None, sets: tuple[str, ...] = ()) -> list[str]:
+def problems(
+    preset: str | None = None, file: Path | None = None, sets: tuple[str, ...] = (), root: Any = Config
+) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        resolve(preset=preset, file=file, sets=sets)
+        resolve(root=root, preset=preset, file=file, sets=sets)
     return [line.removeprefix("  - ") for line in caught.value.message.splitlines()[1:]]
 
 
@@ -154,6 +159,57 @@ def test_an_unknown_section_is_told_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_preset_of_the_other_kind() -> None:
+    assert problems(preset="finetune_digits") == [
+        "preset finetune_digits (--preset): it is a recipe for `ibot finetune`; `ibot pretrain` takes "
+        + ", ".join(presets.names(PRETRAIN))
+    ]
+    assert problems(preset="digits", root=FinetuneConfig) == [
+        "preset digits (--preset): it is a recipe for `ibot pretrain`; `ibot finetune` takes "
+        + ", ".join(presets.names(FINETUNE))
+    ]
+    assert problems(preset="finetune_digts", root=FinetuneConfig)[0].endswith("did you mean finetune_digits?")
+    assert problems(preset="qqqq", root=FinetuneConfig)[0].endswith(", ".join(presets.names(FINETUNE)))
+
+
+def test_settings_of_the_other_kind(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "mask:\n  ratio: 0.3\n")
+    assert problems(file=file, sets=("views.flip_prob=0", "optim.lrr=1e-3"), root=FinetuneConfig) == [
+        f"mask (file {file}, line 1): it belongs to pre-training; fine-tuning has no such section",
+        "views.flip_prob = 0 (--set): it belongs to pre-training; fine-tuning has no such setting",
+        "optim.lrr = 1e-3 (--set): there is no such setting; did you mean optim.lr?",
+    ]
+    assert problems(sets=("optim.layer_decay=1",)) == [
+        "optim.layer_decay = 1 (--set): it belongs to fine-tuning; pre-training has no such setting"
+    ]
+
+
+def test_fine_tuning_is_resolved_in_the_same_way(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.yaml", "labels: {per_class: 5}\ntrain:\n  epochs: 7\n")
+    resolved = resolve(
+        root=FinetuneConfig,
+        preset="finetune_vitb16",
+        file=file,
+        sets=["train.epochs=3"],
+        chosen={"train.batch_size": (32, "few images")},
+        base={"optim": {"eps": 1e-7}},
+        flags={"runtime.workers": (0, "--workers")},
+    )
+    config, origin = resolved.config, resolved.origin
+    assert isinstance(config, FinetuneConfig)
+    assert set(origin) == set(settings(FinetuneConfig))
+    assert (config.optim.layer_decay, origin["optim.layer_decay"]) == (0.65, "preset finetune_vitb16")
+    assert (config.labels.per_class, origin["labels.per_class"]) == (5, f"file {file}")
+    assert (config.train.epochs, config.train.batch_size, config.optim.eps) == (3, 32, 1e-7)
+    assert (config.runtime.workers, config.data.channels, config.labels.fraction) == (0, None, None)
+
+
+def test_hints_show_the_settings_of_the_kind() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(root=FinetuneConfig, preset=None, file=None, sets=["a=1"])
+    assert "ibot presets show finetune_vits16 --all" in (caught.value.hint or "")
+
+
 def test_chosen_values_are_checked_too() -> None:
     with pytest.raises(ConfigError, match=r"train.epochs = 0 \(chosen: few images\): must be a whole number >= 1"):
         resolve(preset=None, file=None, sets=(), chosen={"train.epochs": (0, "few images")})
@@ -161,10 +217,12 @@ def test_chosen_values_are_checked_too() -> None:
 
 @pytest.mark.parametrize("name", presets.names())
 def test_yaml_round_trip(name: str) -> None:
-    config = resolve(preset=name, file=None, sets=["optim.eps=1.2345678901234567e-11", "runtime.device=cuda:0"]).config
+    root: Any = presets.load(name).kind.root
+    sets = ["optim.eps=1.2345678901234567e-11", "runtime.device=cuda:0"]
+    config = resolve(root=root, preset=name, file=None, sets=sets).config
     text = to_yaml(config)
-    assert from_mapping(yaml.safe_load(text), "test") == config
-    assert from_mapping(flatten(config), "test") == config
+    assert from_mapping(yaml.safe_load(text), "test", root) == config
+    assert from_mapping(flatten(config), "test", root) == config
     assert isinstance(yaml.safe_load(text)["optim"]["min_lr"], float)
 
 
