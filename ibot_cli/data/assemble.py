@@ -11,15 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.core.masking import MaskSampler
-from ibot_cli.data.bad_files import BadLimits, list_bad
-from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.photometric import Changes
+from ibot_cli.data.replacement import not_the_file, read_or_replace
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, draw_crops, finish_views
-from ibot_cli.errors import DataError
-
-Key = tuple[int, int]
+from ibot_cli.data.workers import Key
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,11 @@ class Assembler:
         bad: dict[str, str] = {}
         used, crops, changes = [], [], []
         for sample, visit in keys:
-            image, index = self._read(sample, visit, bad)
+            image, index = read_or_replace(self.source, self.seed, sample, visit, limits=self.limits, bad=bad)
             try:
                 drawn = draw_crops(image, self.recipe, stream(self.seed, sample, visit, "crops"))
             except Exception as error:
-                raise _unexpected(f"The views of {self.source.path(index)} cannot be made", error) from error
+                raise not_the_file(f"The views of {self.source.path(index)} cannot be made", error) from error
             used.append(index)
             crops.append(drawn[0])
             changes.append(drawn[1])
@@ -108,28 +106,3 @@ class Assembler:
                 for view in range(self.recipe.num_global):
                     masks[row, view] = self.masks.draw(rng)
         return torch.from_numpy(masks.reshape(len(keys), self.recipe.num_global, grid * grid))
-
-    def _read(self, sample: int, visit: int, bad: dict[str, str]) -> tuple[Image.Image, int]:
-        """The image of a sample or its replacement, and its index; unreadable files are added to `bad`.
-
-        The replacement is the first readable image from a start drawn from (seed, sample, visit), so it is the same in
-        every worker and after a resume.
-        """
-        index, start = sample, -1
-        for probe in range(len(self.source) + 1):
-            try:
-                return self.source.read(index), index
-            except UnreadableImage as error:
-                bad[error.path] = error.reason
-                self.limits.check(bad)
-            except Exception as error:
-                raise _unexpected(f"{self.source.path(index)} cannot be read", error) from error
-            if start < 0:
-                start = int(stream(self.seed, sample, visit, "replacement").integers(len(self.source)))
-            index = (start + probe) % len(self.source)
-        raise DataError(f"No readable image in {self.source.name}:\n{list_bad(bad)}", hint="Check the files.")
-
-
-def _unexpected(what: str, error: Exception) -> DataError:
-    """An error that is not the file's fault, with the image that it happened to."""
-    return DataError(f"{what}: {type(error).__name__}: {error}.", hint="Please report this, with the image.")

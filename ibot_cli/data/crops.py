@@ -55,8 +55,14 @@ def crop_box(
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def crop_resized(image: Image.Image, box: tuple[int, int, int, int], size: int, degrees: float = 0.0) -> Image.Image:
-    """The box of the image, resized with Pillow's antialiased bicubic filter to `size` x `size`.
+def crop_resized(
+    image: Image.Image,
+    box: tuple[int, int, int, int],
+    size: int,
+    degrees: float = 0.0,
+    resample: Image.Resampling = BICUBIC,
+) -> Image.Image:
+    """The box of the image, resized with one of Pillow's antialiased filters to `size` x `size`.
 
     Args:
         image: Mode `L` or `RGB`.
@@ -64,6 +70,7 @@ def crop_resized(image: Image.Image, box: tuple[int, int, int, int], size: int, 
         size: Side of the result.
         degrees: The image is first turned counter-clockwise about its centre by this (bicubic; what comes from
             outside is 0). Only the box is computed.
+        resample: The filter.
     """
     left, top, width, height = box
     if degrees:
@@ -72,7 +79,7 @@ def crop_resized(image: Image.Image, box: tuple[int, int, int, int], size: int, 
         part = image
     else:
         part = image.crop((left, top, left + width, top + height))
-    return part if part.size == (size, size) else part.resize((size, size), BICUBIC)
+    return part if part.size == (size, size) else part.resize((size, size), resample)
 
 
 def _turn(image: Image.Image, left: int, top: int, degrees: float) -> tuple[float, float, float, float, float, float]:

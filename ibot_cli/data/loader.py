@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import time
-import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.masking import MaskSampler
-from ibot_cli.data.assemble import Assembler, Key, Prepared
+from ibot_cli.data.assemble import Assembler, Prepared
 from ibot_cli.data.bad_files import BadFiles, BadLimits
 from ibot_cli.data.rng import epoch_order
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, normalise
+from ibot_cli.data.workers import Key, in_order
 from ibot_cli.errors import DataError
 
 
@@ -116,7 +113,9 @@ class ViewLoader:
         Raises:
             DataError: Too many unreadable files, or a loader process failed.
         """
-        prepared = self._prepared(start, stop)
+        micro_keys = self._micro_keys(start, stop)
+        pin = self._device.type == "cuda"
+        prepared = in_order(self._assembler, micro_keys, workers=self._workers, pin_memory=pin)
         try:
             for step, keys in self._plan(start, stop):
                 began = time.perf_counter()
@@ -141,30 +140,6 @@ class ViewLoader:
         for _, keys in self._plan(start, stop):
             for first in range(0, len(keys), self._micro_batch_size):
                 yield keys[first : first + self._micro_batch_size]
-
-    def _prepared(self, start: int, stop: int) -> Generator[Prepared, None, None]:
-        """Micro-batches in order."""
-        micro_keys = self._micro_keys(start, stop)
-        if self._workers == 0:
-            yield from map(self._assembler, micro_keys)
-            return
-        loader = DataLoader(
-            _KeyedDataset(self._assembler),
-            batch_sampler=micro_keys,
-            num_workers=self._workers,
-            collate_fn=_as_is,
-            worker_init_fn=_start_worker,
-            pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),  # or the loader would advance the global generator
-        )
-        results = iter(loader)
-        try:
-            for result in results:
-                yield _unpack(result)
-        except RuntimeError as error:
-            raise _worker_died(error) from error
-        finally:
-            del results, loader
 
     def _batch(self, part: Prepared) -> Batch:
         """The micro-batch as numbers on the device."""
@@ -208,54 +183,3 @@ def require_batch(num_images: int, batch_size: int) -> None:
             f"{num_images:,} images do not fill a batch of {batch_size:,}.",
             hint=f"Set train.batch_size to at most {num_images}, or add images.",
         )
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An error in a worker, as data: exceptions lose their attributes on the way to the main process."""
-
-    message: str
-    hint: str | None
-    trace: str
-
-
-class _KeyedDataset(Dataset[Any]):
-    """Whole micro-batches by key list, for torch's loader."""
-
-    def __init__(self, assembler: Assembler) -> None:
-        self._assembler = assembler
-
-    def __getitems__(self, keys: list[Key]) -> Prepared | _Failure:
-        try:
-            return self._assembler(keys)
-        except DataError as error:
-            return _Failure(error.message, error.hint, traceback.format_exc())
-        except Exception as error:
-            text = f"A loader process failed: {type(error).__name__}: {error}."
-            return _Failure(
-                text, "With runtime.workers=0 the failure shows in the main process.", traceback.format_exc()
-            )
-
-
-def _as_is(result: Any) -> Any:
-    return result
-
-
-def _unpack(result: Prepared | _Failure) -> Prepared:
-    if isinstance(result, _Failure):
-        raise DataError(result.message, hint=result.hint) from RuntimeError(result.trace)
-    return result
-
-
-def _start_worker(worker: int) -> None:
-    """One thread per worker; signals to the process group are for the main process, which ends the workers itself."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _worker_died(error: RuntimeError) -> DataError:
-    return DataError(
-        f"A loader process ended without a result: {str(error).splitlines()[0]}",
-        hint="Usually memory or /dev/shm ran out: lower runtime.workers or train.micro_batch_size.",
-    )
