@@ -9,6 +9,7 @@ import typer
 
 from ibot_cli import __version__, console
 from ibot_cli.commands.knn_eval import knn_eval
+from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
 from ibot_cli.commands.pretrain import pretrain
 from ibot_cli.errors import IBotError
@@ -19,6 +20,7 @@ Command = Callable[..., Any]
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "pretrain": pretrain,
     "knn-eval": knn_eval,
+    "predict": predict,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -33,6 +35,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "knn-eval": (
         "ibot knn-eval runs/photos photos/",
         "ibot knn-eval timm:vit_small_patch16_224.dino photos/ --k 20 --json",
+    ),
+    "predict": (
+        "ibot predict runs/flowers photos/ --out predictions.csv",
+        "ibot predict runs/flowers one.jpg two.jpg --top 3 --json",
     ),
     "presets": ("ibot presets show ibot_vitb16", "ibot presets diff ibot_vits16 ibot_vitb16"),
 }
