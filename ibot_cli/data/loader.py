@@ -13,7 +13,7 @@ from ibot_cli.core.batch import Batch
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.assemble import Assembler, Prepared
 from ibot_cli.data.bad_files import BadFiles, BadLimits
-from ibot_cli.data.rng import epoch_order
+from ibot_cli.data.keys import KeyPlan
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, normalise
 from ibot_cli.data.workers import Key, in_order
@@ -96,13 +96,18 @@ class ViewLoader:
             raise ValueError(f"a batch of {batch_size} does not divide into {world} x n x {micro_batch_size}")
         require_batch(len(source), batch_size)
         limits = BadLimits(len(source), max_bad_ratio, max_bad_files)
-        self.steps_per_epoch = len(source) // batch_size
         self.bad = BadFiles(limits)
         self._assembler = Assembler(source, recipe, masks, grid, seed, mask_start_epoch, limits)
-        self._batch_size = batch_size
-        self._micro_batch_size = micro_batch_size
+        self._plan = KeyPlan(
+            seed=seed,
+            num_images=len(source),
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            rank=rank,
+            world=world,
+        )
+        self.steps_per_epoch = self._plan.steps_per_epoch
         self._workers = workers
-        self._position = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._device = torch.device(device)
 
     def steps(self, start: int, stop: int) -> Iterator[StepData]:
@@ -113,33 +118,18 @@ class ViewLoader:
         Raises:
             DataError: Too many unreadable files, or a loader process failed.
         """
-        micro_keys = self._micro_keys(start, stop)
+        micro_keys = self._plan.micro_batches(start, stop)
         pin = self._device.type == "cuda"
         prepared = in_order(self._assembler, micro_keys, workers=self._workers, pin_memory=pin)
         try:
-            for step, keys in self._plan(start, stop):
+            for step, keys in self._plan.steps(start, stop):
                 began = time.perf_counter()
-                parts = [next(prepared) for _ in range(0, len(keys), self._micro_batch_size)]
+                parts = [next(prepared) for _ in range(0, len(keys), self._plan.micro_batch_size)]
                 micro = [self._batch(part) for part in parts]
                 waited = time.perf_counter() - began
                 yield self._step_data(step, keys, parts, micro, waited)
         finally:
             prepared.close()
-
-    def _plan(self, start: int, stop: int) -> Iterator[tuple[int, list[Key]]]:
-        """(step, keys of this process) of each step."""
-        current, order = -1, np.empty(0, dtype=np.int64)
-        for step in range(start, stop):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if epoch != current:
-                current, order = epoch, epoch_order(self._assembler.seed, epoch, len(self._assembler.source))
-            batch = order[place * self._batch_size : (place + 1) * self._batch_size]
-            yield step, [(sample, epoch) for sample in batch[self._position].tolist()]
-
-    def _micro_keys(self, start: int, stop: int) -> Iterator[list[Key]]:
-        for _, keys in self._plan(start, stop):
-            for first in range(0, len(keys), self._micro_batch_size):
-                yield keys[first : first + self._micro_batch_size]
 
     def _batch(self, part: Prepared) -> Batch:
         """The micro-batch as numbers on the device."""
@@ -166,7 +156,7 @@ class ViewLoader:
             samples=np.array([sample for sample, _ in keys], dtype=np.int64),
             used=used,
             labels=None if labels is None else labels[used],
-            position=self._position,
+            position=self._plan.position,
             wait_seconds=waited,
             new_bad=self.bad.add(entry for part in parts for entry in part.bad),
         )

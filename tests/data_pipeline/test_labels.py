@@ -28,7 +28,9 @@ def test_so_many_of_each_class():
     assert counts(choose_labels(LABELS, per_class=3)) == [3] * 5
 
 
-@pytest.mark.parametrize(("small", "large"), [({"fraction": 0.01}, {"fraction": 0.1}), ({"per_class": 1}, {"per_class": 3})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("small", "large"), [({"fraction": 0.01}, {"fraction": 0.1}), ({"per_class": 1}, {"per_class": 3})]
+)
 def test_a_smaller_choice_is_a_part_of_a_larger_one(small, large):
     for seed in (0, 7):
         parts = [set(choose_labels(LABELS, seed=seed, **much).tolist()) for much in (small, large)]
