@@ -1,0 +1,224 @@
+"""Many images on one sheet, with captions, outlines and a title."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, MAT, HAIRLINE = "#f7f7f5", "#e6e6e2", "#d2d2cd"
+INK, SOFT_INK = "#1d1d1f", "#4a4a4f"
+_CAPTION_LINES = 2
+_NARROWEST = 240  # of what a title has to fit into
+_SPREAD = 1.5  # columns to rows, about
+_ELLIPSIS = "…"
+_UNKNOWN = "\uffff"  # a code point without a glyph in any font
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def picture_sheet(
+    images: Sequence[Image.Image],
+    *,
+    columns: int | None = None,
+    side: int = 96,
+    captions: Sequence[str] | None = None,
+    outlines: Sequence[str | None] | None = None,
+    title: str | None = None,
+) -> Image.Image:
+    """A grid of images on light paper, row by row.
+
+    Each image keeps its shape and fills a square; those of less than half its side are enlarged without blur.
+
+    Args:
+        images: At least one, of any size and mode.
+        columns: Of the grid; default a few more than there are rows.
+        side: Of each square, in pixels.
+        captions: A text per image, drawn below it on at most two lines and cut to fit; newlines are kept.
+        outlines: A colour (name or `#rrggbb`) per image, or None for a hairline.
+        title: A line or more above the grid.
+
+    Returns:
+        Mode `RGB`.
+
+    Raises:
+        ValueError: No image, a size below 1, an unknown colour, or not as many captions or outlines as images.
+    """
+    for name, texts in (("captions", captions), ("outlines", outlines)):
+        if texts is not None and len(texts) != len(images):
+            raise ValueError(f"{len(texts)} {name} for {len(images)} images")
+    if len(images) == 0 or side < 1 or (columns is not None and columns < 1):
+        raise ValueError(f"{len(images)} images of side {side} in {columns} columns")
+    layout = _layout(len(images), columns, side, captions, outlines, title)
+    sheet = Image.new("RGB", (layout.width, layout.height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for line, text in enumerate(layout.title):
+        draw.text((layout.margin, layout.margin + line * layout.title_step), text, fill=INK, font=layout.title_font)
+    for place, image in enumerate(images):
+        left, top = layout.corner(place)
+        _draw_frame(draw, (left, top), layout, None if outlines is None else outlines[place])
+        sheet.paste(_fitted(image, side), (left, top))
+        for line, text in enumerate(layout.captions[place]):
+            spot = (left + side / 2, top + side + layout.caption_gap + line * layout.caption_step)
+            draw.text(spot, text, fill=SOFT_INK, font=layout.caption_font, anchor="ma")
+    return sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Where everything goes, in pixels."""
+
+    side: int
+    columns: int
+    margin: int
+    gap: int
+    stroke: int
+    width: int
+    height: int
+    top: int
+    cell_height: int
+    title: tuple[str, ...]
+    title_font: Font
+    title_step: int
+    captions: tuple[tuple[str, ...], ...]
+    caption_font: Font
+    caption_step: int
+    caption_gap: int
+
+    def corner(self, place: int) -> tuple[int, int]:
+        """Upper left corner of an image's square."""
+        row, column = divmod(place, self.columns)
+        return self.margin + column * (self.side + self.gap), self.top + row * (self.cell_height + self.gap)
+
+
+def _layout(
+    num: int,
+    columns: int | None,
+    side: int,
+    captions: Sequence[str] | None,
+    outlines: Sequence[str | None] | None,
+    title: str | None,
+) -> _Layout:
+    columns = min(columns or _balanced(num), num)
+    stroke = max(3, side // 32) if outlines is not None and any(outlines) else 1
+    margin, gap = max(12, side // 6), max(6, side // 12) + 2 * (stroke - 1)
+    width = 2 * margin + columns * side + (columns - 1) * gap
+    title_font = ImageFont.load_default(max(14, side // 6))
+    heading = () if not title else _wrapped(_drawable(title), title_font, max(width, _NARROWEST) - 2 * margin)
+    width = max(width, _NARROWEST) if heading else width
+    caption_font = ImageFont.load_default(max(10, side // 8))
+    texts = tuple(_caption(text, caption_font, side + gap - 4) for text in captions or [""] * num)
+    caption_step, caption_gap = _line_height(caption_font), 3 + stroke
+    lines = max(map(len, texts))
+    cell_height = side + (caption_gap + lines * caption_step if lines else 0)
+    title_step = _line_height(title_font)
+    top = margin + (len(heading) * title_step + margin // 2 if heading else 0)
+    rows = -(-num // columns)
+    return _Layout(
+        side=side,
+        columns=columns,
+        margin=margin,
+        gap=gap,
+        stroke=stroke,
+        width=width,
+        height=top + rows * cell_height + (rows - 1) * gap + margin,
+        top=top,
+        cell_height=cell_height,
+        title=heading,
+        title_font=title_font,
+        title_step=title_step,
+        captions=texts,
+        caption_font=caption_font,
+        caption_step=caption_step,
+        caption_gap=caption_gap,
+    )
+
+
+def _balanced(num: int) -> int:
+    """Columns of a wide grid whose last row is as full as can be."""
+    rows = -(-num // math.ceil(math.sqrt(_SPREAD * num)))
+    return -(-num // rows)
+
+
+def _draw_frame(draw: ImageDraw.ImageDraw, corner: tuple[int, int], layout: _Layout, colour: str | None) -> None:
+    """A line around an image's square, outside of it, so that no pixel of the image is covered."""
+    left, top = corner
+    stroke = layout.stroke if colour else 1
+    box = (left - stroke, top - stroke, left + layout.side + stroke - 1, top + layout.side + stroke - 1)
+    draw.rectangle(box, fill=MAT, outline=colour or HAIRLINE, width=stroke)
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """The image, its longer side `side`, centred on a square mat."""
+    image = image.convert("RGB")
+    longer = max(image.size)
+    size = (max(1, round(image.width * side / longer)), max(1, round(image.height * side / longer)))
+    if 2 * longer <= side:
+        # to whole multiples first, which keeps every pixel a sharp square, then down to what fits
+        factor = -(-side // longer)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        image = image.resize(size, Image.Resampling.BOX)
+    else:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (side, side), MAT)
+    square.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square
+
+
+def _caption(text: str, font: Font, width: int) -> tuple[str, ...]:
+    """At most two lines, the last one cut where more was to come."""
+    lines = [line for part in _drawable(text).splitlines() for line in _wrapped(part, font, width)]
+    if len(lines) <= _CAPTION_LINES:
+        return tuple(lines)
+    return (*lines[: _CAPTION_LINES - 1], _cut(" ".join(lines[_CAPTION_LINES - 1 :]), font, width))
+
+
+def _wrapped(text: str, font: Font, width: int) -> tuple[str, ...]:
+    """Lines that fit, broken between words; a word that does not fit by itself is cut."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(_cut(word, font, width))
+    return tuple(lines)
+
+
+def _cut(text: str, font: Font, width: int) -> str:
+    """The text, or as much of it as fits before an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    kept = text
+    while kept and font.getlength(kept + _ELLIPSIS) > width:
+        kept = kept[:-1]
+    return kept.rstrip() + _ELLIPSIS
+
+
+def _drawable(text: str) -> str:
+    """The text in characters that the font has: accents are dropped where they must, the rest becomes `?`."""
+    if text.isascii():
+        return text
+    return "".join(character if _has_glyph(character) else _plainer(character) for character in text)
+
+
+def _plainer(character: str) -> str:
+    parts = unicodedata.normalize("NFKD", character.replace("ß", "ss"))
+    return "".join(part for part in parts if part.isascii()) or "?"
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    if character.isascii():
+        return True
+    font = ImageFont.load_default(24)
+    return bytes(font.getmask(character)) != bytes(font.getmask(_UNKNOWN))
+
+
+def _line_height(font: Font) -> int:
+    _, top, _, bottom = font.getbbox("Agj|")
+    return round((bottom - top) * 1.25)

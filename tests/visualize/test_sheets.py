@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from ibot_cli.visualize.sheets import HAIRLINE, MAT, PAPER, picture_sheet
+
+GREEN = "#2a9d5c"
+
+
+def noise(width: int, height: int, seed: int = 0, mode: str = "L") -> Image.Image:
+    shape = (height, width) if mode == "L" else (height, width, 3)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def levels(sheet: Image.Image) -> np.ndarray:
+    return np.asarray(sheet)
+
+
+def squares(sheet: Image.Image, side: int, colour: str = HAIRLINE, stroke: int = 1) -> list[tuple[int, int]]:
+    """Upper left corners of the squares that a line of `colour` encloses, row by row."""
+    line = (levels(sheet) == ImageColor.getrgb(colour)).all(axis=2)
+    reach = side + 2 * stroke
+    corners = []
+    for top, left in np.argwhere(line):
+        box = line[top : top + reach, left : left + reach]
+        if box.shape == (reach, reach) and box[0].all() and box[-1].all() and box[:, 0].all() and box[:, -1].all():
+            corners.append((int(left) + stroke, int(top) + stroke))
+    return corners
+
+
+def square(sheet: Image.Image, corner: tuple[int, int], side: int) -> np.ndarray:
+    left, top = corner
+    return levels(sheet)[top : top + side, left : left + side]
+
+
+def test_tiny_images_are_enlarged_pixel_by_pixel() -> None:
+    digit = noise(8, 8)
+    sheet = picture_sheet([digit, digit.convert("RGB")], side=96)
+    assert sheet.mode == "RGB"
+    expected = np.asarray(digit).repeat(12, axis=0).repeat(12, axis=1)
+    for corner in squares(sheet, 96):
+        assert (square(sheet, corner, 96) == expected[..., None]).all()
+    assert len(squares(sheet, 96)) == 2
+
+
+def test_even_gaps_in_a_grid_without_a_lonely_row() -> None:
+    corners = squares(picture_sheet([noise(8, 8, seed) for seed in range(9)], side=32), 32)
+    lefts, tops = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
+    assert len(corners) == 9 and len(set(np.diff(lefts))) == 1 and len(set(np.diff(tops))) == 1
+    assert len(lefts) == 3 and len(tops) == 3
+    narrow = picture_sheet([noise(8, 8, seed) for seed in range(9)], side=32, columns=2)
+    assert len({left for left, _ in squares(narrow, 32)}) == 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 100), (30, 90), (20, 10), (500, 1)])
+def test_shape_is_kept_on_a_mat(width: int, height: int) -> None:
+    sheet = picture_sheet([Image.new("RGB", (width, height), "#ff0000")], side=64)
+    inside = square(sheet, squares(sheet, 64)[0], 64)
+    red = (inside == (255, 0, 0)).all(axis=2)
+    rows, columns = red.any(axis=1).sum(), red.any(axis=0).sum()
+    longer = max(width, height)
+    assert (columns, rows) == (max(1, round(width * 64 / longer)), max(1, round(height * 64 / longer)))
+    assert red.sum() == rows * columns
+    assert (inside[~red] == ImageColor.getrgb(MAT)).all()
+    above, below = np.flatnonzero(red.any(axis=1))[[0, -1]]
+    assert abs(above - (63 - below)) <= 1
+
+
+def test_outlines_surround_and_cover_nothing() -> None:
+    image = noise(16, 16)
+    sheet = picture_sheet([image, image, image], side=64, outlines=[GREEN, None, "orange"])
+    expected = np.asarray(image).repeat(4, axis=0).repeat(4, axis=1)[..., None]
+    for colour, stroke in ((GREEN, 3), (HAIRLINE, 1), ("orange", 3)):
+        (corner,) = [each for each in squares(sheet, 64, colour, stroke) if (square(sheet, each, 64) == expected).all()]
+        left, top = corner
+        assert (levels(sheet)[top - stroke, left - stroke : left + 64] == ImageColor.getrgb(colour)).all()
+
+
+def ink(sheet: Image.Image) -> np.ndarray:
+    """Where text is: darker than anything that paper, mat and hairline are."""
+    return (levels(sheet) < 180).all(axis=2)
+
+
+def test_captions_stay_in_their_column_and_above_the_next_row() -> None:
+    white = Image.new("L", (40, 40), 255)
+    long = "a_name_that_is_far_too_long_for_its_picture.jpg and several more words after it"
+    sheet = picture_sheet([white] * 4, columns=2, side=80, captions=[long, "", "", ""])
+    written = np.argwhere(ink(sheet))
+    corners = squares(sheet, 80)
+    assert len(written) and len(corners) == 4
+    (left, top), (right, _), (_, below) = corners[:3]
+    assert written[:, 0].min() > top + 80 and written[:, 0].max() < below
+    assert written[:, 1].min() > left - 10 and written[:, 1].max() < right - 1
+    plain = picture_sheet([white] * 4, columns=2, side=80)
+    assert plain.height < sheet.height and not ink(plain).any()
+
+
+def test_a_title_is_written_above_and_wraps() -> None:
+    white = Image.new("L", (40, 40), 255)
+    short = picture_sheet([white], side=64, title="One")
+    long = picture_sheet([white], side=64, title="A title with so many words that it takes more than a line " * 2)
+    assert long.width == short.width and long.height > short.height
+    for sheet in (short, long):
+        written = np.argwhere(ink(sheet))
+        assert len(written) and written[:, 0].max() < squares(sheet, 64)[0][1]
+        assert written[:, 1].min() > 0 and written[:, 1].max() < sheet.width - 1
+        assert sheet.getpixel((0, 0)) == ImageColor.getrgb(PAPER)
+
+
+def test_letters_that_the_font_lacks_become_others() -> None:
+    white = Image.new("L", (40, 40), 255)
+    for written, expected in (("Straße né", "Strasse ne"), ("日本", "??")):
+        found = picture_sheet([white], captions=[written])
+        assert (levels(found) == levels(picture_sheet([white], captions=[expected]))).all()
+
+
+def test_many_shapes_and_modes_at_once() -> None:
+    images = [noise(3, 50), noise(7, 5, mode="RGB"), Image.new("RGBA", (9, 9)), Image.new("P", (300, 10))]
+    assert picture_sheet(images, side=33, captions=["a", "b", "c", "d"]).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"captions": ["a", "b"]}, "2 captions for 1 images"),
+        ({"outlines": []}, "0 outlines for 1 images"),
+        ({"side": 0}, "side 0"),
+        ({"columns": 0}, "0 columns"),
+        ({"outlines": ["no colour"]}, "no colour"),
+    ],
+)
+def test_impossible_sheets(options: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        picture_sheet([noise(4, 4)], **options)
+    with pytest.raises(ValueError, match="0 images"):
+        picture_sheet([])
