@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ibot_cli.core.optim import build_optimizer
 from ibot_cli.data.loader import StepData, ViewLoader
 from ibot_cli.data.rng import step_generator
 from ibot_cli.data.sources import Source
-from ibot_cli.errors import IBotError, TrainingError
+from ibot_cli.errors import IBotError
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
@@ -28,29 +28,31 @@ from ibot_cli.train.build import objective_of
 from ibot_cli.train.epoch import EpochSums
 from ibot_cli.train.health import Watch
 from ibot_cli.train.interrupt import EXIT_CODES, StopRequest
+from ibot_cli.train.journal import Journal
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.monitor import OnlineKnn, epoch_record
+from ibot_cli.train.pace import Pace, require_finite
 from ibot_cli.train.plan import Plan, known, loader_of
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.step import StepSettings, train_step
 from ibot_cli.train.tensorboard import Board
-from ibot_cli.train.window import Window, broken_terms
+from ibot_cli.train.window import Window
 
 
 class Interrupted(IBotError):
     """A signal ended training; everything is saved."""
 
-    def __init__(self, signal_number: int, step: int, run: RunDirectory) -> None:
+    def __init__(self, signal_number: int, step: int, run: RunDirectory, command: str = "pretrain") -> None:
         super().__init__(
             f"Stopped after step {step:,} by a signal; everything is saved in {run.path}.",
-            f"Continue with: {resume_command(run.path)}",
+            f"Continue with: {resume_command(run.path, command)}",
         )
         self.exit_code = EXIT_CODES.get(signal_number, 1)  # type: ignore[call-overload]
 
 
-def resume_command(run: Path) -> str:
-    """What to type to go on with a run."""
-    return f"ibot pretrain --out {shlex.quote(str(run))} --resume"
+def resume_command(run: Path, command: str = "pretrain") -> str:
+    """What to type to go on with a run of `ibot COMMAND`."""
+    return f"ibot {command} --out {shlex.quote(str(run))} --resume"
 
 
 @dataclass
@@ -89,8 +91,17 @@ class Loop:
             else None
         )
         self.metrics = MetricsLog(self.run.metrics)
-        self.board = Board(self.run.path, config.monitor.tensorboard and self.writer)
         self.window = Window(plan.schedule.batch_size, config.train.max_bad_steps)
+        board = Board(self.run.path, config.monitor.tensorboard and self.writer)
+        self.journal = Journal(self.metrics, board, self.window, self.reporter, self.writer)
+        self.pace = Pace(
+            total_steps=plan.schedule.total_steps,
+            steps_per_epoch=plan.schedule.steps_per_epoch,
+            log_every=config.train.log_every,
+            checkpoint_epochs=config.train.checkpoint_epochs,
+            checkpoint_steps=config.train.checkpoint_steps,
+            device=plan.device,
+        )
         self.watch = Watch(config.objective.balance)
         self.knn = OnlineKnn(self.source, config, plan.device) if self._wants_knn() else None
         self.settings = StepSettings(
@@ -101,7 +112,6 @@ class Loop:
         )
         self._saved_step = self.step
         self._saved_at = time.monotonic()
-        self._skipping = False
 
     def _wants_knn(self) -> bool:
         labels = self.source.labels
@@ -125,9 +135,7 @@ class Loop:
                     self._after_update(stop)
         finally:
             self._name_bad_files()  # also when they are the reason to stop
-            self.reporter.stop()
-            self.metrics.close()
-            self.board.close()
+            self.journal.close()
 
     def _update(self, data: StepData) -> None:
         plan = self.plan
@@ -159,29 +167,17 @@ class Loop:
 
     def _after_update(self, stop: StopRequest) -> None:
         """Readings, epoch end and checkpoints after update number `self.step`; the same in every process."""
-        train, schedule = self.plan.config.train, self.plan.schedule
-        epoch_end = self.step % schedule.steps_per_epoch == 0
-        on_count = train.checkpoint_steps > 0 and self.step % train.checkpoint_steps == 0
-        reading = self.step % train.log_every == 0 or epoch_end or on_count
-        # One process reacts to a signal at once; several agree at the next reading, to stop after the same step.
-        stopping = stop.requested if distributed.world() == 1 else False
-        if not (reading or stopping):
+        moment = self.pace.after(self.step, stop)
+        if not moment.reading:
             return
         self._read()
-        if epoch_end:
+        if moment.epoch_end:
             self._end_epoch()
-        if distributed.world() > 1:
-            stopping = distributed.any_rank(stop.requested, self.plan.device)
-        if stopping or on_count or self._epoch_checkpoint(epoch_end) or self._minutes_over():
-            self._save(epoch_end)
-        if stopping and self.step < schedule.total_steps:
+        stopping = self.pace.stopping(stop)
+        if stopping or moment.saving or self._minutes_over():
+            self._save(moment.epoch_end)
+        if stopping and self.step < self.plan.schedule.total_steps:
             raise Interrupted(stop.signal_number or 15, self.step, self.run)
-
-    def _epoch_checkpoint(self, epoch_end: bool) -> bool:
-        every, schedule = self.plan.config.train.checkpoint_epochs, self.plan.schedule
-        if self.step == schedule.total_steps:
-            return True
-        return epoch_end and every > 0 and (self.step // schedule.steps_per_epoch) % every == 0
 
     def _minutes_over(self) -> bool:
         minutes = self.plan.config.train.checkpoint_minutes
@@ -189,24 +185,8 @@ class Loop:
         return over
 
     def _read(self) -> None:
-        content = self.window.read()
+        content = self.journal.read()
         self.sums.add_assignments(content.assignments, content.labels)
-        if content.records and self.writer:
-            self.metrics.append(*content.records)
-            self.board.write(content.records)
-            self.reporter.progress(content.records[-1])
-            self._tell_skipped(content.records)
-
-    def _tell_skipped(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """A warning where updates begin to be skipped, not at every reading from then on."""
-        skipped = [record for record in records if record["skipped"]]
-        if skipped and not self._skipping:
-            self.reporter.warn(
-                f"{len(skipped)} of the last {len(records)} updates were skipped, the first at step "
-                f"{skipped[0]['step']:,}: {' and '.join(broken_terms(skipped[0]))} not finite. Training stops after "
-                f"{self.window.max_bad_steps} in a row."
-            )
-        self._skipping = bool(skipped)
 
     def _end_epoch(self) -> None:
         epochs = self.step // self.plan.schedule.steps_per_epoch
@@ -217,9 +197,7 @@ class Loop:
                 record["knn_accuracy"] = self.knn.accuracy(self.objective.teacher.backbone)
             record["bad_files"] = len(self.loader.bad)
             record["memory/peak_gib"] = peak_memory(self.plan.device) / 2**30
-            self.metrics.append(record)
-            self.board.write([record])
-            self.reporter.epoch(record)
+            self.journal.write_epoch(record)
             self._name_bad_files()
         for message in self.watch.look(self.sums.health()):
             self.reporter.warn(message)
@@ -236,23 +214,13 @@ class Loop:
     def _save(self, epoch_end: bool) -> None:
         if self._saved_step == self.step:
             return
-        self._check_finite()
+        require_finite(self.objective.state_dict(), self.step)
         if self.store is not None:
             self.metrics.sync()
             epoch = self.step // self.plan.schedule.steps_per_epoch
             self.store.save(self.state(), step=self.step, epoch=epoch, epoch_end=epoch_end)
         self._saved_step, self._saved_at = self.step, time.monotonic()
         self.window.restart_clock()
-
-    def _check_finite(self) -> None:
-        """A non-finite state is never saved; skipped steps keep the weights finite, so this should not happen."""
-        tensors = [*self.objective.state_dict().values()]
-        bad = torch.stack([~torch.isfinite(t).all() for t in tensors if t.is_floating_point()]).any()
-        if bad:
-            raise TrainingError(
-                f"The weights are not finite at step {self.step}; nothing was saved.",
-                "Resume from the last checkpoint with a lower optim.lr in a new run.",
-            )
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; see `ibot_cli.runs.checkpoint` for the entries' use."""

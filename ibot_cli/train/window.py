@@ -40,11 +40,16 @@ class Window:
         batch_size: Global batch, for the speed.
         max_bad_steps: Consecutive non-finite steps after which training stops.
         bad_steps: Consecutive non-finite steps so far.
+        way_out: What to do when training stopped.
     """
 
     batch_size: int
     max_bad_steps: int
     bad_steps: int = 0
+    way_out: str = (
+        "Start a new run with a lower optim.lr, with runtime.precision=fp32, or with optim.clip_mode=global and "
+        "optim.clip_grad=1."
+    )
     _numbers: list[Tensor] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _known: list[dict[str, Any]] = field(default_factory=list)
@@ -60,28 +65,40 @@ class Window:
     def add(
         self, step: int, epoch: int, now: Now, report: StepReport, labels: Tensor | None, wait_seconds: float
     ) -> None:
-        """Takes note of update number `step` (counted from 1); reads nothing from the device."""
+        """Takes note of update number `step` (counted from 1) of a pre-training; see `note`."""
         numbers = {f"loss/{name}": value for name, value in report.terms.items()}
         numbers["grad_norm"] = report.grad_norm
         if report.agreement is not None:
             numbers["agreement"] = report.agreement
-        numbers["finite"] = report.finite.to(torch.float32)
-        self._names = list(numbers)
-        self._numbers.append(torch.stack([value.detach().float() for value in numbers.values()]))
-        self._known.append(
-            {
-                "step": step,
-                "epoch": epoch,
-                "lr": now.lr,
-                "weight_decay": now.weight_decay,
-                "teacher_momentum": now.teacher_momentum,
-                "teacher_temp": now.teacher_temp,
-                "teacher_patch_temp": now.teacher_patch_temp,
-            }
-        )
+        known = {
+            "step": step,
+            "epoch": epoch,
+            "lr": now.lr,
+            "weight_decay": now.weight_decay,
+            "teacher_momentum": now.teacher_momentum,
+            "teacher_temp": now.teacher_temp,
+            "teacher_patch_temp": now.teacher_patch_temp,
+        }
+        self.note(known, numbers, report.finite, wait_seconds)
         if report.assignments is not None and labels is not None:
             self._assignments.append(report.assignments)
             self._labels.append(labels)
+
+    def note(
+        self, known: Mapping[str, Any], numbers: Mapping[str, Tensor], finite: Tensor, wait_seconds: float
+    ) -> None:
+        """Takes note of one update; reads nothing from the device.
+
+        Args:
+            known: What the host knows: `step` (counted from 1), `epoch`, the schedule's values.
+            numbers: Scalars on the device by name, the same names in every step; `loss/*` add up to `loss/total`.
+            finite: Whether the update was made, a scalar on the device.
+            wait_seconds: Time that the loop waited for the data.
+        """
+        columns = {**numbers, "finite": finite}
+        self._names = list(columns)
+        self._numbers.append(torch.stack([value.detach().float() for value in columns.values()]))
+        self._known.append(dict(known))
         self._wait += wait_seconds
 
     def read(self) -> WindowContent:
@@ -120,8 +137,7 @@ class Window:
         raise TrainingError(
             f"{self.bad_steps} steps in a row were not finite, the last at step {record['step']}: "
             f"{' and '.join(broken_terms(record))}. Their updates were skipped, so the saved weights are intact.",
-            "Start a new run with a lower optim.lr, with runtime.precision=fp32, or with optim.clip_mode=global and "
-            "optim.clip_grad=1.",
+            self.way_out,
         )
 
 

@@ -273,14 +273,14 @@ def test_losses_that_stay_infinite_end_the_run_with_intact_checkpoints(
 def test_a_state_that_is_not_finite_is_never_saved(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Loop._check_finite
+    original = Loop._save
 
-    def spoil(self: Loop) -> None:
+    def spoil(self: Loop, epoch_end: bool) -> None:
         if self.step == 6:
             self.objective.teacher.head.state_dict()["last_layer.weight_g"].fill_(math.nan)
-        original(self)
+        original(self, epoch_end)
 
-    monkeypatch.setattr(Loop, "_check_finite", spoil)
+    monkeypatch.setattr(Loop, "_save", spoil)
     with pytest.raises(TrainingError, match="weights are not finite at step 6; nothing was saved"):
         train(images, tmp_path / "run")
     assert steps_saved(tmp_path / "run") == ["step-00000003.pt", "step-00000005.pt"]
