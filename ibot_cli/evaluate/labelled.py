@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,8 @@ def open_labelled(data: str, *, channels: int, seed: int = 0) -> LabelledSplit:
         seed: Of the hold-out, where the data have no test part.
 
     Raises:
-        DataError: As `open_splits`; or there are no labels, fewer than two classes, or an empty part.
+        DataError: As `open_splits`; or there are no labels, fewer than two classes, no class that both parts have, or
+            an empty part.
     """
     train, test, sentence = open_splits(data, channels=channels, seed=seed)
     return label_parts(train, test, data, sentence)
@@ -75,22 +77,63 @@ def label_parts(train: Source, test: Source, data: str, sentence: str) -> Labell
     for part in (train, test):
         if part.labels is None:
             raise DataError(
-                f"{part.name} has no labels, which k-NN accuracy needs.",
-                "Put the images of each class into a folder of its own.",
+                f"{part.name} has no labels, which this evaluation needs.",
+                "Put the images of each class into a folder of its own, two classes at least.",
             )
         if len(part) == 0:
             raise DataError(
                 f"{data} has too few images for a training and a test part.", "Give at least two images per class."
             )
     names = [_names(part) for part in (train, test)]
+    _check_classes(set(names[0]), set(names[1]), data)
     classes = sorted(set(names[0]) | set(names[1]), key=_natural)
-    if len(classes) < 2:
-        raise DataError(f"{data} has one class only, {classes[0]}; every answer would be right.", "Give at least two.")
     number = {name: index for index, name in enumerate(classes)}
     labels = [np.array([number[name] for name in part], dtype=np.int64) for part in names]
     notes = list(dict.fromkeys([*train.notes, *test.notes]))
-    notes += _missing(classes, labels[0], labels[1])
+    notes += one_sided_notes(classes, labels[0], labels[1])
     return LabelledSplit(Labelled(train, labels[0]), Labelled(test, labels[1]), classes, sentence, notes)
+
+
+def one_sided_notes(classes: Sequence[str], train: NDArray[np.int64], test: NDArray[np.int64]) -> list[str]:
+    """Sentences on the classes that only one part has.
+
+    Args:
+        classes: Names.
+        train: int64 `[n]`, classes of the training images.
+        test: int64 `[m]`, classes of the test images.
+    """
+    unknown, unasked = np.setdiff1d(test, train), np.setdiff1d(train, test)
+    notes = []
+    if len(unknown):
+        count = int(np.isin(test, unknown).sum())
+        shown = _listed([classes[label] for label in unknown])
+        notes.append(f"Classes without a training image: {shown}. Their test images ({count}) count as errors.")
+    if len(unasked):
+        shown = _listed([classes[label] for label in unasked])
+        notes.append(f"Classes without a test image: {shown}. They can be predicted, but nothing tests them.")
+    return notes
+
+
+def _check_classes(train: set[str], test: set[str], data: str) -> None:
+    if len(train | test) < 2:
+        raise DataError(f"{data} has one class only, {min(train)}; every answer would be right.", "Give at least two.")
+    if not train & test:
+        first, second = (_listed(sorted(part, key=_natural)) for part in (train, test))
+        raise DataError(
+            f"The two parts of {data} have no class in common: {first} for training, {second} for testing.",
+            "Name the folder of a class alike in both parts.",
+        )
+    if len(train) < 2:
+        raise DataError(
+            f"The training images of {data} have one class only, {min(train)}; every answer would be that one.",
+            "Give training images of at least two classes.",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _names(part: Source) -> list[str]:
@@ -102,12 +145,3 @@ def _names(part: Source) -> list[str]:
 def _natural(name: str) -> tuple[int, str]:
     """Numbers before words, by value."""
     return (int(name), name) if name.isdecimal() else (2**63, name)
-
-
-def _missing(classes: list[str], train: NDArray[np.int64], test: NDArray[np.int64]) -> list[str]:
-    unknown = sorted(set(test.tolist()) - set(train.tolist()))
-    if not unknown:
-        return []
-    shown = ", ".join(classes[label] for label in unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
-    count = int(np.isin(test, unknown).sum())
-    return [f"Classes without a training image: {shown}. Their test images ({count}) count as errors."]

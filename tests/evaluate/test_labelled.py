@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ibot_cli.errors import DataError
-from ibot_cli.evaluate.labelled import label_parts, open_labelled
+from ibot_cli.evaluate.labelled import label_parts, one_sided_notes, open_labelled
 from tests.evaluate.images import Coloured, write_folder
 
 
@@ -15,7 +15,10 @@ def test_own_split_with_different_class_sets(tmp_path: Path) -> None:
     assert split.classes == ["a", "b", "c"]
     assert split.train.labels.tolist() == [0, 0, 0, 2, 2]
     assert split.test.labels.tolist() == [1, 1, 2]
-    assert "Classes without a training image: b. Their test images (2) count as errors." in split.notes
+    assert split.notes[-2:] == [
+        "Classes without a training image: b. Their test images (2) count as errors.",
+        "Classes without a test image: a. They can be predicted, but nothing tests them.",
+    ]
 
 
 def test_hold_out_is_stated_and_repeatable(tmp_path: Path) -> None:
@@ -41,7 +44,7 @@ def test_numbers_are_ordered_by_value() -> None:
 def test_no_labels(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 10})
     flat = tmp_path / "a"
-    with pytest.raises(DataError, match="has no labels, which k-NN accuracy needs") as caught:
+    with pytest.raises(DataError, match="has no labels, which this evaluation needs") as caught:
         open_labelled(str(flat), channels=3)
     assert caught.value.hint is not None and "folder of its own" in caught.value.hint
 
@@ -49,6 +52,47 @@ def test_no_labels(tmp_path: Path) -> None:
 def test_one_class() -> None:
     with pytest.raises(DataError, match="DATA has one class only, colour 1"):
         label_parts(Coloured([1, 1]), Coloured([1]), "DATA", "")
+
+
+def renamed(labels: list[int], *classes: str) -> Coloured:
+    source = Coloured(labels)
+    source.classes = list(classes)
+    return source
+
+
+def test_one_training_class() -> None:
+    with pytest.raises(DataError, match="The training images of DATA have one class only, cat; every answer") as caught:
+        label_parts(renamed([0, 0], "cat"), renamed([0, 1], "cat", "dog"), "DATA", "")
+    assert caught.value.hint == "Give training images of at least two classes."
+
+
+def test_no_class_in_common() -> None:
+    train, test = renamed([0, 1], "cat", "dog"), renamed(list(range(7)), "10", "9", "d", "c", "b", "a", "e")
+    expected = (
+        "The two parts of DATA have no class in common: cat, dog for training, 9, 10, a, b, c and 2 more for testing."
+    )
+    with pytest.raises(DataError) as caught:
+        label_parts(train, test, "DATA", "")
+    assert caught.value.message == expected
+    assert caught.value.hint == "Name the folder of a class alike in both parts."
+    with pytest.raises(DataError, match="no class in common: cat for training, dog for testing"):
+        label_parts(renamed([0], "cat"), renamed([0], "dog"), "DATA", "")
+
+
+def test_many_one_sided_classes_are_counted_and_not_all_named() -> None:
+    labels = np.arange(9)
+    notes = one_sided_notes([str(label) for label in labels], labels[:2], labels[1:])
+    assert notes == [
+        "Classes without a training image: 2, 3, 4, 5, 6 and 2 more. Their test images (7) count as errors.",
+        "Classes without a test image: 0. They can be predicted, but nothing tests them.",
+    ]
+    assert one_sided_notes(["a", "b"], labels[:2], labels[:2]) == []
+
+
+def test_a_class_of_one_image_is_not_held_out(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 10, "lonely": 1})
+    split = open_labelled(str(tmp_path), channels=3)
+    assert "Classes without a test image: lonely. They can be predicted, but nothing tests them." in split.notes
 
 
 def test_empty_part() -> None:
