@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,7 +69,11 @@ def decide_micro_batch(
     memory = _memory(config, device, rank_batch, 1)
     micro = rank_batch
     if memory.step > memory.available * BUDGET[device.type]:
-        micro = _fitting_share(config, device, rank_batch)
+        micro = fitting_share(
+            rank_batch,
+            lambda images: _memory(config, device, images, 2).step,
+            memory.available * BUDGET[device.type],
+        )
     micro = distributed.agree(micro)
     made["train.micro_batch_size"] = (
         micro,
@@ -82,11 +87,10 @@ def decide_micro_batch(
     return config, memory
 
 
-def shortage(memory: Memory | None, config: Config) -> list[str]:
-    """A warning where the estimate is above what the device has left."""
+def shortage(memory: Memory | None, micro: int | None) -> list[str]:
+    """A warning where the estimate, for so many images at once, is above what the device has left."""
     if memory is None or memory.step <= memory.available:
         return []
-    micro = config.train.micro_batch_size
     way_out = f"Lower train.micro_batch_size = {micro}" if micro != 1 else "Choose a smaller model.arch or fewer views"
     return [
         f"A step needs about {memory.step / 2**30:.1f} GiB, but only {memory.available / 2**30:.1f} GiB are left on "
@@ -94,13 +98,19 @@ def shortage(memory: Memory | None, config: Config) -> list[str]:
     ]
 
 
-def _fitting_share(config: Config, device: torch.device, rank_batch: int) -> int:
-    """The largest part of a process's batch that fits; memory is linear in the images, so two estimates tell."""
-    memory = _memory(config, device, 1, 2)
-    slope = max(_memory(config, device, 3, 2).step - memory.step, 2) / 2
-    spare = memory.available * BUDGET[device.type] - memory.step
-    fitting = 1 + int(max(spare, 0) / slope)
-    return max(d for d in _divisors(rank_batch) if d <= fitting)
+def fitting_share(rank_batch: int, step_bytes: Callable[[int], int], available: float, *, divides: bool = True) -> int:
+    """The largest part of a process's batch that fits; memory is linear in the images, so two estimates tell.
+
+    Args:
+        rank_batch: Images of one process per update.
+        step_bytes: Bytes of a step with so many images at once.
+        available: Bytes that it may take.
+        divides: Whether the part has to divide the whole.
+    """
+    first = step_bytes(1)
+    slope = max(step_bytes(3) - first, 2) / 2
+    fitting = 1 + int(max(available - first, 0) / slope)
+    return max(d for d in _divisors(rank_batch) if d <= fitting) if divides else min(fitting, rank_batch)
 
 
 def _memory(config: Config, device: torch.device, micro: int, micro_batches: int) -> Memory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,10 +21,10 @@ from ibot_cli.errors import DataError, UsageError
 from ibot_cli.runs.checkpoint import Checkpoint, latest
 from ibot_cli.runs.directory import RunDirectory, check_can_create
 from ibot_cli.runs.environment import describe
-from ibot_cli.runs.lock import RunLock
 from ibot_cli.train.choices import Choice, automatic_choices, changed_paths
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
+from ibot_cli.train.opening import anywhere, bad_file_outlook, open_run
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.request import DEMO_DATA, METHOD_PRESET, Request
@@ -165,7 +166,7 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
         want_memory=want_memory,
     )
     checkpoint = latest(run.checkpoints)
-    plan.warnings.extend(resume_warnings(run, source, plan, checkpoint))
+    plan.warnings.extend(resume_warnings(run, source, plan.device, checkpoint))
     return _prepared(request, data, source, plan, request.out, checkpoint)
 
 
@@ -174,17 +175,8 @@ def _prepared(
 ) -> Prepared:
     """Joins the parts and holds what is known about unreadable files against the limits."""
     limits = BadLimits(len(source), plan.config.data.max_bad_ratio, plan.config.data.max_bad_files)
-    refusal, found, checked = None, len(plan.data.unreadable), plan.data.num_checked
-    try:
-        limits.check(plan.data.unreadable)
-    except DataError as error:
-        refusal = error
-    expected = round(found / checked * len(source))
-    if refusal is None and expected > limits.max_files and expected > limits.max_ratio * len(source):
-        plan.warnings.append(
-            f"About {expected:,} of {len(source):,} files seem to be unreadable; the run will stop when it has met "
-            f"more than {limits.max_files} files and {limits.max_ratio:.3g} of all. Raise data.max_bad_ratio to go on."
-        )
+    refusal, warning = bad_file_outlook(plan.data, limits)
+    plan.warnings.extend([warning] if warning else [])
     return Prepared(
         request=request, data=data, source=source, plan=plan, out=out, checkpoint=checkpoint, refusal=refusal
     )
@@ -204,7 +196,7 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
     begun = time.monotonic()
     plan = prepared.plan
     with distributed.process_group():
-        run, lock = _open_run(prepared)
+        run, lock = open_run(prepared.out, prepared.request.resume, partial(_describe, prepared=prepared))
         try:
             loop = Loop(plan, prepared.source, run, reporter)
             if prepared.checkpoint is not None:
@@ -230,30 +222,11 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
                 lock.release()
 
 
-def _open_run(prepared: Prepared) -> tuple[RunDirectory, RunLock | None]:
-    """The run directory and, in process 0, its lock; nothing is written in it before the lock is held."""
-    if distributed.rank() != 0:
-        distributed.agree(None)
-        return RunDirectory(prepared.out), None
-    resume = prepared.request.resume
-    run = RunDirectory.open(prepared.out) if resume else RunDirectory.create(prepared.out)
-    lock = run.lock()
-    try:
-        if not resume:
-            check_can_create(prepared.out)  # again: somebody may have begun a run there since it was looked at
-            _describe(run, prepared)
-    except BaseException:
-        lock.release()
-        raise
-    distributed.agree(None)
-    return run, lock
-
-
 def _describe(run: RunDirectory, prepared: Prepared) -> None:
     """The small files; the configuration comes last, because with it the directory counts as a run."""
     run.write_data(
         {
-            "data": _anywhere(prepared.data),
+            "data": anywhere(prepared.data),
             "name": prepared.source.name,
             "num_images": len(prepared.source),
             "fingerprint": prepared.source.fingerprint,
@@ -263,8 +236,3 @@ def _describe(run: RunDirectory, prepared: Prepared) -> None:
     )
     run.write_environment(describe(list(prepared.request.arguments)))
     run.write_config(to_yaml(prepared.plan.config))
-
-
-def _anywhere(data: str) -> str:
-    """DATA as it can be opened from any working directory, so that a resumed run finds it."""
-    return data if data.startswith("builtin:") else str(Path(data).expanduser().absolute())

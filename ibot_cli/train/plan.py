@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ import torch
 
 from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
-from ibot_cli.config.schema import Config
+from ibot_cli.config.schema import Config, RuntimeConfig
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
@@ -105,7 +105,7 @@ def make_plan(
     config, cuts = fit_durations(config, known(config.train.epochs), reference_epochs)
     batch_size = known(config.train.batch_size)
     require_batch(len(source), batch_size)
-    rank_batch = _rank_batch(batch_size)
+    rank_batch = share_of_rank(batch_size)
     config, memory = decide_micro_batch(config, device, rank_batch, made, want_memory)
     micro = known(config.train.micro_batch_size)
     steps_per_epoch = len(source) // batch_size
@@ -114,7 +114,7 @@ def make_plan(
         config=config,
         origin=resolved.origin,
         choices=made,
-        warnings=[*map(str, cuts), *shortage(memory, config)],
+        warnings=[*map(str, cuts), *shortage(memory, config.train.micro_batch_size)],
         data=summary,
         device=device,
         bf16=config.runtime.precision == "bf16",
@@ -133,9 +133,8 @@ def make_plan(
     )
 
 
-def _decide_runtime(config: Config, source: Source, device: torch.device, made: dict[str, Choice]) -> Config:
-    """Device, precision, threads, workers and the images' statistics."""
-    runtime = config.runtime
+def decide_arithmetic(runtime: RuntimeConfig, device: torch.device, made: dict[str, Choice]) -> RuntimeConfig:
+    """Device and precision where they are open; the choices are added to `made`."""
     if runtime.device is None:
         runtime = replace(runtime, device=device.type)
         made["runtime.device"] = (device.type, "a GPU was found" if device.type == "cuda" else "there is no GPU")
@@ -146,16 +145,28 @@ def _decide_runtime(config: Config, source: Source, device: torch.device, made: 
             runtime.precision,
             f"the {device.type.upper()} has {'fast' if native else 'no fast'} bf16 products",
         )
-    if runtime.workers is None or runtime.threads is None:
-        workers, threads, reason = _share_cores(replace(config, runtime=runtime), source, device)
-        for path, value in (("workers", workers), ("threads", threads)):
-            if getattr(runtime, path) is None:
-                made[f"runtime.{path}"] = (value, reason)
-        runtime = replace(
-            runtime,
-            workers=workers if runtime.workers is None else runtime.workers,
-            threads=threads if runtime.threads is None else runtime.threads,
-        )
+    return runtime
+
+
+def decide_cores(runtime: RuntimeConfig, share: Callable[[], LoadPlan], made: dict[str, Choice]) -> RuntimeConfig:
+    """Loader processes and threads where they are open; `share` is asked only then."""
+    if runtime.workers is not None and runtime.threads is not None:
+        return runtime
+    workers, threads, reason = share()
+    for path, value in (("workers", workers), ("threads", threads)):
+        if getattr(runtime, path) is None:
+            made[f"runtime.{path}"] = (value, reason)
+    return replace(
+        runtime,
+        workers=workers if runtime.workers is None else runtime.workers,
+        threads=threads if runtime.threads is None else runtime.threads,
+    )
+
+
+def _decide_runtime(config: Config, source: Source, device: torch.device, made: dict[str, Choice]) -> Config:
+    """Device, precision, threads, workers and the images' statistics."""
+    runtime = decide_arithmetic(config.runtime, device, made)
+    runtime = decide_cores(runtime, lambda: _share_cores(replace(config, runtime=runtime), source, device), made)
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
     return replace(config, runtime=runtime, data=replace(config.data, mean=mean, std=std))
 
@@ -191,7 +202,12 @@ def _compute_seconds(config: Config) -> float:
     return 2 * products / CORE_FLOPS[known(config.runtime.precision)]
 
 
-def _rank_batch(batch_size: int) -> int:
+def share_of_rank(batch_size: int) -> int:
+    """Images of one process per update.
+
+    Raises:
+        UsageError: The batch cannot be shared out evenly.
+    """
     world = distributed.world()
     if batch_size % world:
         raise UsageError(

@@ -7,13 +7,11 @@ from typing import Any
 import torch
 import yaml
 
-from ibot_cli.config.load import differences
-from ibot_cli.config.schema import Config
+from ibot_cli.config.load import C, differences
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import DataError, RunError
 from ibot_cli.runs.checkpoint import Checkpoint
 from ibot_cli.runs.directory import RunDirectory
-from ibot_cli.train.plan import Plan
 
 # What may differ when a run goes on: where and how fast it runs, what is written and how many unreadable files it
 # accepts, not what is computed.
@@ -32,7 +30,7 @@ MAY_CHANGE = {
 }
 
 
-def refuse_changes(stored: Config, asked: Config, run: RunDirectory) -> None:
+def refuse_changes(stored: C, asked: C, run: RunDirectory) -> None:
     """Only what `MAY_CHANGE` lists may differ.
 
     Raises:
@@ -58,7 +56,7 @@ def stored_data(run: RunDirectory) -> dict[str, Any]:
         content: dict[str, Any] = yaml.safe_load(run.data.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise RunError(
-            f"{run.data} cannot be read: {error}.", "Name the images: ibot pretrain DATA --resume --out DIR."
+            f"{run.data} cannot be read: {error}.", "Name the images again, with --resume and --out DIR."
         ) from error
     return content
 
@@ -76,7 +74,9 @@ def check_number(run: RunDirectory, source: Source) -> None:
         )
 
 
-def resume_warnings(run: RunDirectory, source: Source, plan: Plan, checkpoint: Checkpoint | None) -> list[str]:
+def resume_warnings(
+    run: RunDirectory, source: Source, device: torch.device, checkpoint: Checkpoint | None
+) -> list[str]:
     """What keeps the rest of the run from being bit-identical to an uninterrupted one."""
     stored = stored_data(run)
     warnings = []
@@ -87,11 +87,11 @@ def resume_warnings(run: RunDirectory, source: Source, plan: Plan, checkpoint: C
     if checkpoint.warning:
         warnings.append(checkpoint.warning)
     threads, version = checkpoint.state["threads"], checkpoint.state["torch"]
-    if plan.device.type == "cpu" and threads != torch.get_num_threads():
+    if device.type == "cpu" and threads != torch.get_num_threads():
         warnings.append(f"The run used {threads} threads, now {torch.get_num_threads()}; it may not go on exactly.")
     if version != torch.__version__:
         warnings.append(f"The run used PyTorch {version}, now {torch.__version__}; it may not go on exactly.")
-    device = torch.device(checkpoint.state["config"]["runtime"]["device"]).type
-    if device != plan.device.type:
-        warnings.append(f"The run used a {device} device, now {plan.device.type}; it may not go on exactly.")
+    before = torch.device(checkpoint.state["config"]["runtime"]["device"]).type
+    if before != device.type:
+        warnings.append(f"The run used a {before} device, now {device.type}; it may not go on exactly.")
     return warnings
