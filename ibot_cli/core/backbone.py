@@ -6,9 +6,24 @@ Shapes: B images, C channels, N patches (tokens of the last stage), D token widt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class BlockTokens(NamedTuple):
+    """What one block gives for evaluations; Swin's earlier stages have other N and D.
+
+    Attributes:
+        cls: `[B, D]`, the class token or what stands for it, after the final norm.
+        patches: `[B, N, D]`, after the final norm.
+        raw: `[B, N, D]`, the patch tokens before the final norm.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    raw: Tensor
 
 
 class Backbone(nn.Module, ABC):
@@ -59,6 +74,12 @@ class Backbone(nn.Module, ABC):
         """Tokens `[B, 1 + N', D']` of the last `num_blocks` blocks, oldest first, each through the final norm.
 
         Swin's earlier stages have other N' and D' and no norm of their own, as in the authors' code.
+        """
+
+    @abstractmethod
+    def last_blocks(self, images: Tensor, num_blocks: int) -> list[BlockTokens]:
+        """As `intermediate`, with the tokens before the final norm too; the last class token is bit for bit that of
+        `forward`.
         """
 
     def _mask_token(self) -> Tensor:

@@ -13,7 +13,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.core.backbone import Backbone, init_linear, residual, wanted_rows
+from ibot_cli.core.backbone import Backbone, BlockTokens, init_linear, residual, wanted_rows
 
 
 class Size(NamedTuple):
@@ -90,15 +90,25 @@ class Swin(Backbone):
 
     def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
         """See `Backbone.intermediate`."""
+        return [_with_average(normed) for _, normed in self._outputs(images, num_blocks)]
+
+    def last_blocks(self, images: Tensor, num_blocks: int) -> list[BlockTokens]:
+        """See `Backbone.last_blocks`."""
+        outputs = [(x.flatten(1, 2), normed.flatten(1, 2)) for x, normed in self._outputs(images, num_blocks)]
+        return [BlockTokens(normed.mean(dim=1), normed, x) for x, normed in outputs]
+
+    def _outputs(self, images: Tensor, num_blocks: int) -> list[tuple[Tensor, Tensor]]:
+        """What the last blocks give, `[B, H, W, D]`, before and after the final norm, which is the last stage's."""
         x = self._embed(images, None)
-        outputs = []
+        outputs: list[tuple[Tensor, Tensor]] = []
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
                 x = x + _attend(block, x)
                 x = x + block.mlp(block.norm2(x))
-                outputs.append(_with_average(self.norm(x) if stage is self.layers[-1] else x))
-        return outputs[-num_blocks:]
+                normed = self.norm(x) if stage is self.layers[-1] else x
+                outputs = [*outputs, (x, normed)][-num_blocks:]
+        return outputs
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         x: Tensor = self.patch_embed(images)

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.core.backbone import Backbone, init_linear, residual, wanted_rows
+from ibot_cli.core.backbone import Backbone, BlockTokens, init_linear, residual, wanted_rows
 
 
 class Size(NamedTuple):
@@ -91,13 +91,13 @@ class ViT(Backbone):
 
     def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
         """See `Backbone.intermediate`."""
-        x = self._embed(images, None)
-        outputs = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index >= self.num_blocks - num_blocks:
-                outputs.append(self._norm(x))
-        return outputs
+        return [self._norm(x) for x in self._outputs(images, num_blocks)]
+
+    def last_blocks(self, images: Tensor, num_blocks: int) -> list[BlockTokens]:
+        """See `Backbone.last_blocks`."""
+        outputs = self._outputs(images, num_blocks)
+        normed = [self._norm(x) for x in outputs]
+        return [BlockTokens(y[:, 0], y[:, 1:], x[:, 1:]) for x, y in zip(outputs, normed, strict=True)]
 
     def attention(self, images: Tensor) -> Tensor:
         """Attention of the last block after softmax, `[B, h, 1 + N, 1 + N]`."""
@@ -124,6 +124,16 @@ class ViT(Backbone):
         scale = ((rows + 0.1) / native, (columns + 0.1) / native)
         resized = functional.interpolate(grid.float(), scale_factor=scale, mode="bicubic")
         return torch.cat([self.pos_embed[:, :1], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+    def _outputs(self, images: Tensor, num_blocks: int) -> list[Tensor]:
+        """What the last blocks give, before the final norm, by the very operations of `forward`."""
+        x = self._embed(images, None)
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            x = x + block.attn.proj(_attend(block.attn, block.norm1(x)))
+            x = x + block.mlp(block.norm2(x))
+            outputs = [*outputs, x][-num_blocks:]
+        return outputs
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         rows, columns = (side // self.stride for side in images.shape[-2:])

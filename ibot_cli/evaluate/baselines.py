@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ibot_cli import __version__
 from ibot_cli.data.transform import eval_transform
-from ibot_cli.evaluate.features import Transform, extract
+from ibot_cli.evaluate.batches import Transform
+from ibot_cli.evaluate.cached_values import cache_directory, cached_value
+from ibot_cli.evaluate.features import extract
 from ibot_cli.evaluate.knn import accuracy, knn_vote
 from ibot_cli.evaluate.labelled import Labelled
-from ibot_cli.runs.durable import write_json
+from ibot_cli.weights.load import LoadedBackbone, weights_hash
+
+__all__ = [
+    "MAX_TEST",
+    "MAX_TRAIN",
+    "SEEDS",
+    "Baselines",
+    "baseline_index",
+    "cache_directory",
+    "cached",
+    "cached_value",
+    "measure_baselines",
+    "random_network",
+    "random_weights",
+    "raw_pixels",
+]
 
 SEEDS = (0, 1, 2)
 PIXEL_SIDE = 32
@@ -74,7 +85,7 @@ def measure_baselines(
         workers: Loader processes.
         progress: Called with the stage, the images done and their total.
     """
-    chosen = [_subset(len(part.source), most) for part, most in ((train, MAX_TRAIN), (test, MAX_TEST))]
+    chosen = [baseline_index(len(part.source), most) for part, most in ((train, MAX_TRAIN), (test, MAX_TEST))]
 
     def top1(stage: str, network: nn.Module, prepare: Transform, parts: int) -> list[float]:
         report = None if progress is None else partial(progress, stage)
@@ -93,7 +104,7 @@ def measure_baselines(
     flat = eval_transform(PIXEL_SIDE, 1.0, channels, (0.0,) * channels, (1.0,) * channels)
     return Baselines(
         random=tuple(top1("random weights", networks, transform, len(SEEDS))),
-        pixels=top1("raw pixels", _Pixels(), flat, 1)[0],
+        pixels=top1("raw pixels", _Pixels(channels), flat, 1)[0],
         num_train=len(chosen[0]),
         num_test=len(chosen[1]),
     )
@@ -106,6 +117,56 @@ def random_network(rebuild: Callable[[], nn.Module], seed: int) -> nn.Module:
         return rebuild()
 
 
+def random_weights(loaded: LoadedBackbone, seed: int) -> LoadedBackbone:
+    """The same network with fresh weights that depend on `seed` alone, for any evaluation."""
+    network = random_network(loaded.rebuild, seed).eval()
+    return replace(
+        loaded,
+        backbone=network,
+        head=None,
+        classifier=None,
+        classes=None,
+        description=f"random weights (seed {seed})",
+        weights_hash=weights_hash(network),
+        unused=(),
+        notes=[],
+    )
+
+
+def raw_pixels(loaded: LoadedBackbone) -> LoadedBackbone:
+    """Pixels at 32 x 32 in the channels of `loaded`, 0 to 1, as the single feature of an image.
+
+    Every pooling gives this feature.
+    """
+    channels = loaded.channels
+    network = _Pixels(channels)
+    return replace(
+        loaded,
+        backbone=network,
+        head=None,
+        image_size=PIXEL_SIDE,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        crop_ratio=1.0,
+        description=f"raw pixels at {PIXEL_SIDE} x {PIXEL_SIDE}",
+        weights_hash=weights_hash(network),
+        architecture=f"raw pixels, {channels} channels at {PIXEL_SIDE} x {PIXEL_SIDE}",
+        rebuild=partial(_Pixels, channels),
+        shape=None,
+        classifier=None,
+        classes=None,
+        unused=(),
+        notes=[],
+    )
+
+
+def baseline_index(num: int, most: int) -> NDArray[np.int64]:
+    """The images that a baseline uses, int64 ascending: all, or a fixed random choice of `most`."""
+    if num <= most:
+        return np.arange(num, dtype=np.int64)
+    return np.sort(np.random.default_rng(0).permutation(num)[:most]).astype(np.int64)
+
+
 def cached(key: str, measure: Callable[[], Baselines]) -> Baselines:
     """`measure()`, or what it gave for the same `key` before; an unusable cache is ignored.
 
@@ -113,27 +174,8 @@ def cached(key: str, measure: Callable[[], Baselines]) -> Baselines:
         key: Says everything that the result depends on.
         measure: Called when the cache has no answer.
     """
-    digest = hashlib.sha256(f"{__version__}\n{key}".encode()).hexdigest()
-    path = cache_directory() / "baselines" / f"{digest}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        stored = json.loads(path.read_text())
-        return Baselines(
-            random=tuple(float(value) for value in stored["random"]),
-            pixels=float(stored["pixels"]),
-            num_train=int(stored["num_train"]),
-            num_test=int(stored["num_test"]),
-        )
-    found = measure()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, asdict(found))
-    return found
-
-
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/ibot`, or `~/.cache/ibot`."""
-    stated = os.environ.get("XDG_CACHE_HOME")
-    return (Path(stated) if stated else Path.home() / ".cache") / "ibot"
+    stored = cached_value("baselines", key, lambda: asdict(measure()))
+    return Baselines(**{**stored, "random": tuple(stored["random"])})
 
 
 class _SideBySide(nn.Module):
@@ -150,11 +192,11 @@ class _SideBySide(nn.Module):
 class _Pixels(nn.Module):
     """The image itself as one token, `[B, 1, C * H * W]`."""
 
+    single_feature = True  # whatever the pooling
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dim = channels * PIXEL_SIDE**2
+
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1).unsqueeze(1)
-
-
-def _subset(num: int, most: int) -> NDArray[np.int64]:
-    if num <= most:
-        return np.arange(num, dtype=np.int64)
-    return np.sort(np.random.default_rng(0).permutation(num)[:most]).astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ibot_cli.core.backbone import BlockTokens
 from ibot_cli.errors import WeightsError
 
 
@@ -23,15 +25,63 @@ class TimmBackbone(nn.Module):
         super().__init__()
         self.model = model
         self.dim = int(model.num_features)
+        self.num_blocks = _num_blocks(model)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, 1 + N, D]`."""
         tokens: Tensor = self.model.forward_features(images)
-        prefix = getattr(self.model, "num_prefix_tokens", 0)
-        if tokens.ndim == 3 and prefix > 0 and getattr(self.model, "global_pool", "") == "token":
-            return torch.cat([tokens[:, :1], tokens[:, prefix:]], dim=1)
+        if tokens.ndim == 3 and self._has_class_token:
+            return torch.cat([tokens[:, :1], tokens[:, self._num_prefix :]], dim=1)
+        return self._pooled(tokens).unsqueeze(1)
+
+    def last_blocks(self, images: Tensor, num_blocks: int) -> list[BlockTokens]:
+        """The last blocks, oldest first; see `ibot_cli.core.backbone.Backbone.last_blocks`.
+
+        Where the class token is not what the model pools, the mean of a block's normed patches stands for it, and the
+        model's own pooling in the last block.
+
+        Raises:
+            WeightsError: timm does not give the blocks of this model.
+        """
+        if self.num_blocks == 0:
+            raise WeightsError(f"timm gives no blocks of {type(self.model).__name__}, only its pooled feature.")
+        final, found = self.model.forward_intermediates(
+            images, indices=num_blocks, return_prefix_tokens=True, norm=False, output_fmt="NLC"
+        )
+        # timm gives pairs of patches and prefix tokens, or the patches alone where there is no prefix
+        raw = [torch.cat([block[1], block[0]], dim=1) if isinstance(block, tuple) else block for block in found]
+        normed = [*(self.model.norm(tokens) for tokens in raw[:-1]), final]
+        blocks = [(x[:, self._num_prefix :], y[:, self._num_prefix :], y) for x, y in zip(raw, normed, strict=True)]
+        earlier = [
+            BlockTokens(y[:, 0] if self._has_class_token else patches.mean(dim=1), patches, x)
+            for x, patches, y in blocks[:-1]
+        ]
+        return [*earlier, BlockTokens(self._pooled(final), blocks[-1][1], blocks[-1][0])]
+
+    @property
+    def _num_prefix(self) -> int:
+        return int(getattr(self.model, "num_prefix_tokens", 0))
+
+    @property
+    def _has_class_token(self) -> bool:
+        return self._num_prefix > 0 and getattr(self.model, "global_pool", "") == "token"
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """`[B, D]` from what `forward_features` gives."""
+        if self._has_class_token and tokens.ndim == 3:
+            return tokens[:, 0]
         pooled: Tensor = self.model.forward_head(tokens, pre_logits=True)
-        return pooled.unsqueeze(1)
+        return pooled
+
+
+def _num_blocks(model: Any) -> int:
+    """Blocks whose tokens timm gives, each after the other at the same resolution; else 0."""
+    if not hasattr(model, "blocks") or not hasattr(model, "norm") or not hasattr(model, "forward_intermediates"):
+        return 0
+    known = {"return_prefix_tokens", "norm", "output_fmt"} <= inspect.signature(
+        model.forward_intermediates
+    ).parameters.keys()
+    return len(model.blocks) if known else 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""Batches of prepared images in a given order, without those that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.sources import Source
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The readable images of some places, and the unreadable ones.
+
+    Attributes:
+        images: `[B, C, H, W]`, or empty when none can be read.
+        places: Their places among the chosen images.
+        bad: Place -> path and reason.
+    """
+
+    images: Tensor
+    places: list[int]
+    bad: dict[int, tuple[str, str]]
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU can fetch from; the loader calls it."""
+        return Batch(self.images.pin_memory(), self.places, self.bad)
+
+
+def read_batches(
+    source: Source,
+    transform: Transform,
+    chosen: NDArray[np.int64],
+    batches: Sequence[Sequence[int]],
+    *,
+    workers: int = 0,
+    pinned: bool = False,
+) -> Iterator[Batch]:
+    """Batches in the given order; no generator is touched.
+
+    Args:
+        source: The images.
+        transform: From an image to `[C, H, W]`.
+        chosen: int64, the images by their place in the source.
+        batches: Places in `chosen`, one list per batch.
+        workers: Loader processes; 0 loads in this one.
+        pinned: Whether the images go to a GPU.
+    """
+    return iter(
+        DataLoader(
+            _Images(source, transform, chosen),
+            batch_sampler=[list(places) for places in batches],
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # without one, the loader draws a seed from the global generator
+        )
+    )
+
+
+def default_workers(device: torch.device) -> int:
+    """Loader processes that pay off: none on a CPU, where they would take the cores from the network."""
+    return 0 if device.type == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
+
+
+class _Images(Dataset[tuple[int, Tensor | UnreadableImage]]):
+    def __init__(self, source: Source, transform: Transform, chosen: NDArray[np.int64]) -> None:
+        self.source, self.transform, self.chosen = source, transform, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor | UnreadableImage]:
+        try:
+            return place, self.transform(self.source.read(int(self.chosen[place])))
+        except UnreadableImage as error:
+            return place, error
+
+
+def _collate(items: list[tuple[int, Tensor | UnreadableImage]]) -> Batch:
+    good = [(place, item) for place, item in items if isinstance(item, Tensor)]
+    bad = {place: (item.path, item.reason) for place, item in items if isinstance(item, UnreadableImage)}
+    images = torch.stack([image for _, image in good]) if good else torch.empty(0)
+    return Batch(images, [place for place, _ in good], bad)
