@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 
 from ibot_cli.config.finetune import AugmentConfig
@@ -146,8 +146,19 @@ class AugmentRecipe:
             "img_mean": fill if self.channels > 1 else fill[0],
             "interpolation": RESAMPLING[self.interpolation],
         }
-        transform: Callable[[Image.Image], Image.Image] = rand_augment_transform(self.auto_augment, options)
-        return transform
+        transform = rand_augment_transform(self.auto_augment, options)
+        for operation in transform.ops:
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = posterize
+        return cast(Callable[[Image.Image], Image.Image], transform)
+
+
+def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """The image with so many bits per channel, at least one.
+
+    At full strength timm asks for none: old versions of Pillow then give a black image, new ones an error.
+    """
+    return image if bits >= 8 else ImageOps.posterize(image, max(bits, 1))
 
 
 def _erased_box(size: int, rng: np.random.Generator) -> Box | None:

@@ -4,11 +4,11 @@ import random
 import numpy as np
 import pytest
 from PIL import Image
-from timm.data.auto_augment import NAME_TO_OP, rand_augment_choices, rand_augment_ops
+from timm.data.auto_augment import NAME_TO_OP, rand_augment_choices
 from timm.data.random_erasing import RandomErasing
 
 from ibot_cli.config.finetune import AugmentConfig
-from ibot_cli.data.augment import AugmentRecipe, global_draws
+from ibot_cli.data.augment import AugmentRecipe, global_draws, posterize
 from ibot_cli.data.rng import stream
 
 PLAIN = {"crop_scale": (1.0, 1.0), "crop_aspect": (1.0, 1.0), "flip_prob": 0.0, "auto_augment": "none",
@@ -31,6 +31,10 @@ def image(mode="RGB", size=(40, 40)):
 
 def levels(view):
     return np.asarray(view)
+
+
+def operation_of(mine, name):
+    return next(operation for operation in mine._rand_augment.ops if operation.name == name)
 
 
 def test_without_any_operation_the_image_is_only_resized():
@@ -76,10 +80,8 @@ def test_jitter_is_left_out_where_randaugment_is_on():
 
 @pytest.mark.parametrize("name", [*dict.fromkeys([*rand_augment_choices("", True), *rand_augment_choices("weights")])])
 def test_every_operation_of_randaugment_takes_grey_images(name):
-    assert name in NAME_TO_OP
     whole = image("L", (16, 16))
-    fill = recipe(1)._rand_augment.ops[0].hparams
-    (operation,) = rand_augment_ops(9, 1.0, dict(fill), [name])
+    operation = operation_of(recipe(1), name)
     changed = 0
     for seed in range(5):
         with global_draws(stream(seed, 0, 0, "test")):
@@ -87,6 +89,23 @@ def test_every_operation_of_randaugment_takes_grey_images(name):
         assert (result.mode, result.size) == ("L", (16, 16))
         changed += result != whole
     assert (changed == 0) == (name == "ColorIncreasing")  # grey has no colour
+
+
+@pytest.mark.parametrize("strength", [0, 10])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_operation_works_at_every_strength(channels, strength):
+    mine, whole = recipe(channels, auto_augment=f"rand-m{strength}-p1-inc1"), image("L" if channels == 1 else "RGB")
+    for operation in mine._rand_augment.ops:
+        with global_draws(stream(0, 0, 0, "test")):
+            assert operation(whole).size == whole.size
+
+
+def test_posterizing_keeps_one_bit_at_least():
+    whole = image("L")
+    assert {*levels(posterize(whole, 0)).ravel()} == {0, 128}
+    assert posterize(whole, 0) == posterize(whole, 1)
+    assert posterize(whole, 8) is whole
+    assert posterize(whole, 3) == NAME_TO_OP["PosterizeIncreasing"](whole, 3)
 
 
 def test_randaugment_is_timms_with_its_seeds():
