@@ -72,8 +72,11 @@ def parts_of(poolings: Sequence[str], backbone: nn.Module) -> list[str]:
         UsageError: As `parse_pooling`.
         WeightsError: The backbone cannot give them.
     """
-    wanted = {part for text in poolings for part in pooled_parts(text, backbone)}
-    _check_blocks(wanted, poolings, backbone)
+    wanted: set[str] = set()
+    for text in poolings:
+        parts = pooled_parts(text, backbone)
+        _check_blocks(text, parts, backbone)
+        wanted |= set(parts)
     return sorted(wanted, key=lambda part: (KINDS.index(_kind(part)), -_block(part)))
 
 
@@ -109,20 +112,18 @@ def _pool(kind: str, block: BlockTokens) -> Tensor:
     return (block.patches if kind == "mean" else block.raw).float().mean(dim=1)
 
 
-def _check_blocks(parts: Iterable[str], poolings: Sequence[str], backbone: nn.Module) -> None:
-    asked = " and ".join(poolings)
-    has_blocks = hasattr(backbone, "last_blocks")
-    num_blocks = int(getattr(backbone, "num_blocks", 0)) if has_blocks else 0
+def _check_blocks(text: str, parts: Sequence[str], backbone: nn.Module) -> None:
+    num_blocks = int(getattr(backbone, "num_blocks", 0)) if hasattr(backbone, "last_blocks") else 0
     if num_blocks == 0 and set(parts) != {CLS}:
         raise WeightsError(
-            f"This network gives a single feature and not its blocks, so the pooling {asked} is not possible.",
+            f"The pooling {text} needs the blocks of the network, and this one gives a single feature only.",
             "The pooling that works is cls.",
         )
     most = max(map(_block, parts))
     if most > max(num_blocks, 1):
         raise WeightsError(
-            f"The pooling {asked} needs the last {most} blocks, and the network has {num_blocks}.",
-            f"At most {num_blocks} blocks work, as in cls{num_blocks}.",
+            f"The pooling {text} needs {most} blocks, and the network has {num_blocks}.",
+            f"With up to {num_blocks} blocks cls, mean and rawmean work, for example cls{num_blocks}.",
         )
 
 
