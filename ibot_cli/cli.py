@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ibot_cli import __version__, console
+from ibot_cli.commands.compare import compare
+from ibot_cli.commands.embed import embed
 from ibot_cli.commands.knn_eval import knn_eval
 from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
@@ -21,6 +23,8 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "pretrain": pretrain,
     "knn-eval": knn_eval,
     "predict": predict,
+    "embed": embed,
+    "compare": compare,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +43,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "predict": (
         "ibot predict runs/flowers photos/ --out predictions.csv",
         "ibot predict runs/flowers one.jpg two.jpg --top 3 --json",
+    ),
+    "compare": (
+        "ibot compare runs/photos",
+        "ibot compare runs/photos runs/more-epochs --plot curves.svg",
+        "ibot compare runs/* --csv > figures.csv",
+    ),
+    "embed": (
+        "ibot embed runs/photos photos/ --out features.npy",
+        "ibot embed timm:vit_small_patch16_224.dino photos/ --out features.parquet --pooling cls+mean --normalize",
     ),
     "presets": ("ibot presets show ibot_vitb16", "ibot presets diff ibot_vits16 ibot_vitb16"),
 }
