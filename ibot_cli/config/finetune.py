@@ -112,11 +112,11 @@ class FinetuneTrainConfig:
     log_every: int = setting(10, "Steps between readings of the device's numbers.", low=1, unit="steps")
     max_bad_steps: int = setting(20, "Consecutive non-finite steps after which training stops.", low=1, unit="steps")
     holdout_ratio: float = setting(
-        0.0, "Share of each class kept out of training, to be classified while training; 0 trains on all.",
+        0.0, "Share of each class kept out of training, to find the best epoch; with 0 the test images are watched.",
         low=0, high=0.9,
     )  # fmt: skip
     eval_epochs: int = setting(
-        1, "Classify the held-out images every so many epochs; 0 is never.", low=0, unit="epochs"
+        1, "Classify the held-out, else the test images every so many epochs; 0 is never.", low=0, unit="epochs"
     )
     checkpoint_epochs: int = setting(1, "Save every so many epochs; 0 is only at the end.", low=0, unit="epochs")
     keep_last: int = setting(2, "Newest checkpoints that are kept.", low=1)
