@@ -1,0 +1,107 @@
+"""Which numbers of a recorded evaluation are compared, and under which settings they mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+
+# options that decide how long an evaluation takes and what is shown, never a figure
+_SPEED = frozenset({"device", "workers", "batch_size", "heads", "cache", "no_cache"})
+_SHOWN = frozenset({"baselines", "no_baselines", "json", "csv", "out", "figures", "plot", "html", "per_class"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number of one evaluation; more is better.
+
+    Attributes:
+        measure: What was measured.
+        value: The number; a share of the test images where `total` is known.
+        total: Test images.
+        random: The same of random weights; None when not measured.
+        pixels: The same of raw pixels; None when not measured.
+        scored: Whether the record's correctness of each image belongs to this number.
+    """
+
+    measure: str
+    value: float
+    total: int | None = None
+    random: float | None = None
+    pixels: float | None = None
+    scored: bool = False
+
+
+@dataclass(frozen=True)
+class _Command:
+    figures: Callable[[Record], list[Figure]]
+    ignored: frozenset[str] = frozenset()  # options that only widen what is shown
+    chosen: tuple[str, ...] = ()  # fields of the result that say what the figures were measured with
+
+
+def figures_of(record: Record) -> list[Figure]:
+    """The numbers of a record that are compared; none of commands that are unknown."""
+    known = _COMMANDS.get(str(record["command"]))
+    return [] if known is None else known.figures(record["result"])
+
+
+def settings_of(record: Record) -> dict[str, str]:
+    """Settings that a figure depends on, as text; equal settings and equal data may be compared."""
+    known = _COMMANDS[str(record["command"])]
+    left_out = _SPEED | _SHOWN | known.ignored
+    stated = {name: value for name, value in (record.get("settings") or {}).items() if name not in left_out}
+    chosen = {name: record["result"][name] for name in known.chosen if record["result"].get(name) is not None}
+    return {name: _text(value) for name, value in sorted((stated | chosen).items())}
+
+
+def _knn(result: Record) -> list[Figure]:
+    return _figures(
+        Figure(
+            measure="k-NN top-1",
+            value=_number(result.get("top1")),
+            total=result.get("num_test"),
+            random=result.get("baseline_random"),
+            pixels=result.get("baseline_pixels"),
+            scored=True,
+        )
+    )
+
+
+def _retrieval(result: Record) -> list[Figure]:
+    baselines = result.get("baselines") or {}
+    return _figures(
+        Figure(
+            measure="retrieval mAP",
+            value=_number(result.get("mean_average_precision")),
+            random=baselines.get("random_map"),
+            pixels=baselines.get("pixels_map"),
+        )
+    )
+
+
+def _figures(*found: Figure) -> list[Figure]:
+    """Those that were measured."""
+    return [figure for figure in found if figure.value == figure.value]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_text, value))
+    return str(value)
+
+
+_COMMANDS: Mapping[str, _Command] = {
+    "knn-eval": _Command(
+        _knn, ignored=frozenset({"k", "ks", "temperature", "temperatures", "checkpoints", "seed"}), chosen=("k", "temperature")
+    ),
+    "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
+}
+COMMANDS = tuple(_COMMANDS)

@@ -1,0 +1,44 @@
+"""Runs with recorded evaluations, made without evaluating anything."""
+
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibot_cli.runs.evaluations import record_evaluation
+
+DIGITS = {"data": "builtin:digits", "fingerprint": "digits"}
+
+
+def new_run(path: Path, *steps: int) -> Path:
+    """An empty run that has checkpoints of these steps."""
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "config.yaml").write_text("")
+    for step in steps:
+        (path / "checkpoints" / f"step-{step:08d}.pt").write_text("")
+    return path
+
+
+def add(
+    run: Path,
+    command: str,
+    *,
+    step: int = 10,
+    settings: dict[str, Any] | None = None,
+    correct: NDArray[np.bool_] | None = None,
+    **fields: Any,
+) -> None:
+    """Record a result with these fields."""
+    origin = {"weights": f"teacher of {run}/checkpoints/step-{step:08d}.pt, step {step}", "weights_hash": "w"}
+    content = DIGITS | origin | fields
+    result = make_dataclass("Result", list(content))(**content)
+    assert record_evaluation(str(run), command, settings=settings or {}, result=result, correct=correct) is not None
+
+
+def add_knn(run: Path, right: NDArray[np.bool_] | float, *, keep: bool = True, **fields: Any) -> None:
+    """Record a k-NN evaluation of 400 images; `right` is their correctness or its share."""
+    correct = right if isinstance(right, np.ndarray) else np.arange(400) < round(400 * right)
+    known: dict[str, Any] = {"k": 20, "temperature": 0.07, "baseline_random": 0.4, "baseline_pixels": 0.9} | fields
+    add(run, "knn-eval", correct=correct if keep else None, top1=float(correct.mean()), num_test=len(correct), **known)
