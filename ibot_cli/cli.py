@@ -94,8 +94,12 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Leave out notes and tables; data, warnings and errors stay.")
+    ] = False,
 ) -> None:
     """What `ibot` takes without a command."""
+    console.keep_quiet(quiet)
 
 
 def _declare(commands: Mapping[str, Command | Mapping[str, Command]]) -> None:

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 10_000  # a pipe has no width: a row stays a line, for grep and awk
 INDENT = 4
+_quiet = False
+
+
+def keep_quiet(quiet: bool) -> None:
+    """Whether notes and tables for people are left out; data, warnings and errors are always written."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """See `keep_quiet`."""
+    return _quiet
 
 
 def console(*, data: bool = False) -> Console:
@@ -44,7 +56,9 @@ def warn(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write a plain line to stderr."""
+    """Write a plain line to stderr, unless kept quiet."""
+    if _quiet:
+        return
     console().print(text, soft_wrap=True)
 
 
@@ -82,8 +96,10 @@ def table(
         title: A line above it.
         right: Headings of the columns that are right-aligned, for numbers.
         keep: Headings of the columns that are never wrapped or cut.
-        data: Whether the table is the data (stdout) or for people only (stderr).
+        data: Whether the table is the data (stdout) or for people only (stderr, unless kept quiet).
     """
+    if _quiet and not data:
+        return
     from rich import box
     from rich.table import Table
 

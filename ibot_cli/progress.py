@@ -232,7 +232,7 @@ class LiveReporter(SilentReporter):
     def _line(self, label: str, text: str) -> None:
         if self._bar is None:
             console.warn(text) if label else console.note(text)
-        else:
+        elif label or not console.is_quiet():
             self._bar.console.print(Text.assemble((label, "bold yellow"), text))
 
     def _where(self, step: int) -> str:

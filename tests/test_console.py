@@ -82,3 +82,20 @@ def test_a_terminal_gets_colour_unless_no_color_is_set(monkeypatch: pytest.Monke
     console.warn("Careful.")
     assert "33m" not in sys.stderr.getvalue()
     assert "warning:" in sys.stderr.getvalue()
+
+
+def test_quiet_leaves_out_what_is_neither_data_nor_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    console.keep_quiet(True)
+    try:
+        console.note("Fine.")
+        console.table(["k"], [("20",)])
+        assert capsys.readouterr() == ("", "")
+        console.table(["k"], [("20",)], data=True)
+        console.warn("Careful.")
+        console.print_error(IBotError("Wrong."))
+        out, err = capsys.readouterr()
+    finally:
+        console.keep_quiet(False)
+    assert "20" in out and err == "warning: Careful.\nerror: Wrong.\n"
+    console.note("Fine.")
+    assert capsys.readouterr().err == "Fine.\n"

@@ -121,3 +121,12 @@ def test_wrong_usage(runs: list[Path], tmp_path: Path) -> None:
         run(runs[0], "--plot", tmp_path / "curves.pdf")
     with pytest.raises(RunError, match="No evaluation is recorded in"):
         run(new_run(tmp_path / "bare"))
+
+
+def test_quiet(runs: list[Path], tmp_path: Path) -> None:
+    bare = new_run(tmp_path / "bare")
+    arguments = ["--quiet", "compare", str(runs[0]), str(bare)]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    warning = f"warning: bare has no recorded evaluation; run for example: ibot knn-eval {bare} DATA\n"
+    assert (result.stdout, result.stderr) == ("", warning)
+    assert "k-NN top-1" in run(runs[0]).stderr
