@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.comparison import Cell, Column, Comparison, Difference
 from ibot_cli.evaluate.confidence import paired_difference, unpaired_difference, wilson
-from ibot_cli.evaluate.measures import COMMANDS, Figure, figures_of, settings_of
+from ibot_cli.evaluate.measures import COMMANDS, Figure, figures_of, recipe_of, settings_of
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.evaluations import correctness, read_evaluations
 
 Record = Mapping[str, Any]
 _SHORT_HASH = 8
+_SHOWN = 6
 _STEP = re.compile(r"^step-(\d+)(?:\.keep)?\.pt$")
 
 
@@ -39,7 +40,7 @@ class _Found:
 def compare(runs: Sequence[Path], *, allow_empty: bool = False) -> Comparison:
     """The latest evaluation of each kind of every run, side by side.
 
-    A kind is a command on one data set. Figures stand in one column only when data and settings are the same; an
+    A kind is a measure on one data set. Figures stand in one column only when data and settings are the same; an
     earlier evaluation fills a column that another run has opened.
 
     Args:
@@ -69,14 +70,16 @@ def compare(runs: Sequence[Path], *, allow_empty: bool = False) -> Comparison:
     notes = [note for name, path, part, row in zip(names, runs, records, rows, strict=True)
              for note in _run_notes(name, path, part, [row[key] for key in order if key in row])]  # fmt: skip
     return Comparison(
-        runs=names, columns=columns, differences=tuple(differences), notes=(*notes, *_column_notes(columns))
+        runs=names,
+        columns=columns,
+        differences=tuple(differences),
+        notes=(*notes, *_column_notes(columns), *_recipe_notes(titles, together)),
     )
 
 
 def _latest(found: Sequence[_Found]) -> Iterator[_Found]:
-    """Figures of the newest record of each command and data set."""
-    newest = {(each.record["command"], each.record["fingerprint"]): id(each.record) for each in found}
-    return (each for each in found if id(each.record) in newest.values())
+    """The newest figure of each measure and data set."""
+    return iter({(each.figure.measure, each.record["fingerprint"]): each for each in found}.values())
 
 
 def _by_key(found: Sequence[_Found]) -> dict[tuple[str, ...], _Found]:
@@ -207,3 +210,14 @@ def _column_notes(columns: Sequence[Column]) -> Iterator[str]:
     measures = [column.measure for column in columns]
     for measure in dict.fromkeys(name for name in measures if measures.count(name) > 1):
         yield f"{measure} was measured on different data or with different settings; such figures do not compare."
+
+
+def _recipe_notes(titles: Sequence[str], together: Sequence[Sequence[_Found | None]]) -> Iterator[str]:
+    """What else differs between runs that stand in one column."""
+    for title, row in zip(titles, together, strict=True):
+        recipes = [recipe_of(each.record) for each in row if each is not None]
+        names = dict.fromkeys(name for recipe in recipes for name in recipe)
+        differ = [name for name in names if len({recipe.get(name) for recipe in recipes}) > 1]
+        if differ:
+            more = f" and {len(differ) - _SHOWN} more settings" if len(differ) > _SHOWN else ""
+            yield f"{title}: the runs differ in {', '.join(differ[:_SHOWN])}{more}."

@@ -38,25 +38,38 @@ class Figure:
 class _Command:
     figures: Callable[[Record], list[Figure]]
     ignored: frozenset[str] = frozenset()  # options that only widen what is shown
+    only: frozenset[str] | None = None  # the only options that tell columns apart; None means all but the ignored
     chosen: tuple[str, ...] = ()  # fields of the result that say what the figures were measured with
 
 
 def figures_of(record: Record) -> list[Figure]:
     """The numbers of a record that are compared; none of commands that are unknown."""
     known = _COMMANDS.get(str(record["command"]))
-    return [] if known is None else known.figures(record["result"])
+    return [] if known is None else known.figures(record)
 
 
 def settings_of(record: Record) -> dict[str, str]:
     """Settings that a figure depends on, as text; equal settings and equal data may be compared."""
     known = _COMMANDS[str(record["command"])]
-    left_out = _SPEED | _SHOWN | known.ignored
-    stated = {name: value for name, value in (record.get("settings") or {}).items() if name not in left_out}
     chosen = {name: record["result"][name] for name in known.chosen if record["result"].get(name) is not None}
+    stated = {name: value for name, value in _stated(record, known).items() if known.only is None or name in known.only}
     return {name: _text(value) for name, value in sorted((stated | chosen).items())}
 
 
-def _knn(result: Record) -> list[Figure]:
+def recipe_of(record: Record) -> dict[str, str]:
+    """Settings that the figure depends on too, but in which runs may differ that are compared."""
+    known = _COMMANDS[str(record["command"])]
+    rest = {name: value for name, value in _stated(record, known).items() if name not in (known.only or ())}
+    return {} if known.only is None else {name: _text(value) for name, value in rest.items()}
+
+
+def _stated(record: Record, known: _Command) -> dict[str, Any]:
+    left_out = _SPEED | _SHOWN | known.ignored
+    return {name: value for name, value in (record.get("settings") or {}).items() if name not in left_out}
+
+
+def _knn(record: Record) -> list[Figure]:
+    result = record["result"]
     return _figures(
         Figure(
             measure="k-NN top-1",
@@ -69,7 +82,8 @@ def _knn(result: Record) -> list[Figure]:
     )
 
 
-def _retrieval(result: Record) -> list[Figure]:
+def _retrieval(record: Record) -> list[Figure]:
+    result = record["result"]
     baselines = result.get("baselines") or {}
     return _figures(
         Figure(
@@ -77,6 +91,25 @@ def _retrieval(result: Record) -> list[Figure]:
             value=_number(result.get("mean_average_precision")),
             random=baselines.get("random_map"),
             pixels=baselines.get("pixels_map"),
+        )
+    )
+
+
+def _finetune(record: Record) -> list[Figure]:
+    """In the fine-tuned run itself the weights that it started from do not matter; elsewhere they are the point."""
+    result = record["result"]
+    own = str(record.get("weights")) == str(result.get("run"))
+    name = "from scratch top-1" if result.get("from_scratch") and not own else "fine-tuned top-1"
+    used, available = result.get("num_train", 0) + result.get("num_holdout", 0), result.get("labels_available")
+    few = f", {used:,} of {available:,} labels" if available and used < available else ""
+    return _figures(
+        Figure(
+            measure=name + few,
+            value=_number(result.get("top1")),
+            total=result.get("num_test"),
+            random=result.get("scratch_top1"),
+            pixels=result.get("pixels_top1"),
+            scored=True,
         )
     )
 
@@ -100,7 +133,13 @@ def _text(value: Any) -> str:
 
 _COMMANDS: Mapping[str, _Command] = {
     "knn-eval": _Command(
-        _knn, ignored=frozenset({"k", "ks", "temperature", "temperatures", "checkpoints", "seed"}), chosen=("k", "temperature")
+        _knn,
+        ignored=frozenset({"k", "ks", "temperature", "temperatures", "checkpoints", "seed"}),
+        chosen=("k", "temperature"),
+    ),
+    "finetune": _Command(
+        _finetune,
+        only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "train.epochs", "model.image_size"}),
     ),
     "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
 }

@@ -31,7 +31,8 @@ except ImportError:  # Windows
 
 NAME = "evaluations.jsonl"
 MAX_CORRECT = 1_000_000
-_CHECKPOINT = re.compile(r"step-(\d+)(?:\.keep)?\.pt")
+_CHECKPOINT = re.compile(r"\bstep-(\d+)(?:\.keep)?\.pt\b")
+_STEP = re.compile(r", step (\d+)$")
 _IDENTITY = ("weights", "weights_hash", "data", "fingerprint")
 
 
@@ -139,9 +140,10 @@ def _record(
 
 
 def _checkpoint(weights: str, description: str) -> dict[str, Any]:
-    """Which file of the run it was and after how many steps; None where neither text names it."""
+    """Which file of the run it was and after how many steps; None where neither text says it."""
     named = _CHECKPOINT.search(Path(weights).name) or _CHECKPOINT.search(description)
-    return {"checkpoint": named and named.group(), "step": named and int(named.group(1))}
+    step = named or _STEP.search(description)
+    return {"checkpoint": named and named.group(), "step": step and int(step.group(1))}
 
 
 def _plain(value: Any) -> Any:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ibot_cli.errors import RunError
 from ibot_cli.runs.evaluations import read_evaluations
 from ibot_cli.runs.metrics import MetricsLog
 from ibot_cli.visualize.curves import Chart, Curve
-from ibot_cli.visualize.drawing import Point
 
-ONLINE = "k-NN accuracy on held-out training images, while pre-training"
-FINETUNING = "Fine-tuning: accuracy on held-out training images"
+TITLES = {
+    "knn_accuracy": "k-NN accuracy on held-out training images, while pre-training",
+    "test/top1_accuracy": "Fine-tuning: accuracy on test images",
+    "holdout/top1_accuracy": "Fine-tuning: accuracy on held-out training images",
+}
 
 
 def charts_of(names: Sequence[str], runs: Sequence[Path]) -> list[Chart]:
@@ -26,13 +29,7 @@ def charts_of(names: Sequence[str], runs: Sequence[Path]) -> list[Chart]:
     Raises:
         RunError: Nothing was recorded over epochs.
     """
-    metrics = [MetricsLog(run / "metrics.jsonl").read() for run in runs]
-    charts = [
-        Chart(title, curves)
-        for title, field in ((ONLINE, "knn_accuracy"), (FINETUNING, "accuracy"))
-        if (curves := _curves(names, [_points(records, field) for records in metrics]))
-    ]
-    charts += _by_checkpoint(names, runs)
+    charts = [*_while_training(names, runs), *_by_checkpoint(names, runs)]
     if not charts:
         raise RunError(
             f"Nothing was recorded over epochs in {' or '.join(map(str, runs))}, so there is no curve to draw.",
@@ -42,12 +39,27 @@ def charts_of(names: Sequence[str], runs: Sequence[Path]) -> list[Chart]:
     return charts
 
 
-def _points(records: Sequence[Mapping[str, Any]], field: str) -> list[Point]:
-    return [(r["epochs_done"], r[field]) for r in records if r.get(field) is not None and "epochs_done" in r]
+def _while_training(names: Sequence[str], runs: Sequence[Path]) -> list[Chart]:
+    """A chart per measure and data set."""
+    charts: dict[tuple[str, str], list[Curve]] = {}
+    for name, run in zip(names, runs, strict=True):
+        records = MetricsLog(run / "metrics.jsonl").read()
+        for field, title in TITLES.items():
+            points = [(r["epochs_done"], r[field]) for r in records if r.get(field) is not None and "epochs_done" in r]
+            if points:
+                charts.setdefault((title, _data(run)), []).append(Curve(name, points))
+    titles = [title for title, _ in charts]
+    return [
+        Chart(title if titles.count(title) == 1 else f"{title}: {', '.join(c.name for c in curves)}", curves)
+        for (title, _), curves in charts.items()
+    ]
 
 
-def _curves(names: Sequence[str], points: Sequence[Sequence[Point]]) -> list[Curve]:
-    return [Curve(name, each) for name, each in zip(names, points, strict=True) if each]
+def _data(run: Path) -> str:
+    """What tells the images of runs apart."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((run / "data.json").read_text(encoding="utf-8")).get("fingerprint"))
+    return ""
 
 
 def _by_checkpoint(names: Sequence[str], runs: Sequence[Path]) -> list[Chart]:

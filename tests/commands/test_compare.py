@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from ibot_cli.cli import app
 from ibot_cli.errors import RunError, UsageError
+from ibot_cli.runs.durable import write_json
 from ibot_cli.runs.metrics import MetricsLog
 from tests.evaluate.records import add, add_knn, new_run
 
@@ -103,6 +104,17 @@ def test_curves_of_runs_without_evaluations(tmp_path: Path) -> None:
     result = run(path, "--plot", tmp_path / "curves.png")
     assert result.exit_code == 0 and (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
     assert f"warning: run has no recorded evaluation; run for example: ibot knn-eval {path} DATA" in result.stderr
+
+
+def test_curves_of_fine_tuning_on_different_images(tmp_path: Path) -> None:
+    paths = [new_run(tmp_path / name, 10) for name in ("tuned", "scratch", "other")]
+    for path, fingerprint in zip(paths, ("x", "x", "y"), strict=True):
+        write_json(path / "data.json", {"fingerprint": fingerprint})
+        MetricsLog(path / "metrics.jsonl").append({"step": 9, "epochs_done": 3, "test/top1_accuracy": 0.5})
+    assert run(*paths, "--plot", tmp_path / "curves.svg").exit_code == 0
+    drawn = (tmp_path / "curves.svg").read_text()
+    for names in ("tuned, scratch", "other"):
+        assert f">Fine-tuning: accuracy on test images: {names}<" in drawn
 
 
 def test_nothing_to_draw(runs: list[Path], tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ def new_run(path: Path, *steps: int) -> Path:
 
 
 def add(
-    run: Path,
+    path: Path,
     command: str,
+    /,
     *,
     step: int = 10,
     settings: dict[str, Any] | None = None,
@@ -31,10 +32,10 @@ def add(
     **fields: Any,
 ) -> None:
     """Record a result with these fields."""
-    origin = {"weights": f"teacher of {run}/checkpoints/step-{step:08d}.pt, step {step}", "weights_hash": "w"}
+    origin = {"weights": f"teacher of {path}/checkpoints/step-{step:08d}.pt, step {step}", "weights_hash": "w"}
     content = DIGITS | origin | fields
     result = make_dataclass("Result", list(content))(**content)
-    assert record_evaluation(str(run), command, settings=settings or {}, result=result, correct=correct) is not None
+    assert record_evaluation(str(path), command, settings=settings or {}, result=result, correct=correct) is not None
 
 
 def add_knn(run: Path, right: NDArray[np.bool_] | float, *, keep: bool = True, **fields: Any) -> None:
@@ -42,3 +43,10 @@ def add_knn(run: Path, right: NDArray[np.bool_] | float, *, keep: bool = True, *
     correct = right if isinstance(right, np.ndarray) else np.arange(400) < round(400 * right)
     known: dict[str, Any] = {"k": 20, "temperature": 0.07, "baseline_random": 0.4, "baseline_pixels": 0.9} | fields
     add(run, "knn-eval", correct=correct if keep else None, top1=float(correct.mean()), num_test=len(correct), **known)
+
+
+def add_finetune(run: Path, made: Path, share: float, **fields: Any) -> None:
+    """Record in `run` that the run `made` classifies this share of 400 images."""
+    known: dict[str, Any] = {"num_train": 1437, "labels_available": 1437, "from_scratch": False} | fields
+    correct = np.arange(400) < round(400 * share)
+    add(run, "finetune", correct=correct, run=str(made), top1=share, num_test=400, num_holdout=0, **known)

@@ -7,7 +7,7 @@ import pytest
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.compare import compare
 from ibot_cli.evaluate.confidence import paired_difference, unpaired_difference, wilson
-from tests.evaluate.records import add, add_knn, new_run
+from tests.evaluate.records import add, add_finetune, add_knn, new_run
 
 
 @pytest.fixture
@@ -162,6 +162,34 @@ def test_notes_on_steps_and_unknown_commands(tmp_path: Path) -> None:
         "a was evaluated at different steps: k-NN top-1 at 20, retrieval mAP at 10.",
         "a was evaluated at step 20, but has a checkpoint of step 30.",
     )
+
+
+def test_fine_tuned_runs_may_have_different_recipes(a: Path, b: Path) -> None:
+    add_finetune(a, a, 0.9, settings={"optim.lr": 0.001, "model.from_scratch": False, "train.epochs": 20})
+    add_finetune(
+        b, b, 0.7, from_scratch=True, settings={"optim.lr": 0.001, "model.from_scratch": True, "train.epochs": 20}
+    )
+    found = compare([a, b])
+    assert [column.title for column in found.columns] == ["fine-tuned top-1"]
+    assert [each.method for each in found.differences] == ["paired"]
+    assert found.notes == ("fine-tuned top-1: the runs differ in model.from_scratch.",)
+    add_finetune(b, b, 0.8, settings={"train.epochs": 50})
+    assert [column.title for column in compare([a, b]).columns] == [
+        "fine-tuned top-1 (train.epochs 20)",
+        "fine-tuned top-1 (train.epochs 50)",
+    ]
+
+
+def test_fine_tuning_and_training_from_scratch_recorded_in_the_pre_trained_run(tmp_path: Path, a: Path) -> None:
+    add_finetune(a, tmp_path / "ft", 0.9, scratch_top1=0.7)
+    add_finetune(a, tmp_path / "few", 0.8, num_train=100)
+    add_finetune(a, tmp_path / "scratch", 0.7, from_scratch=True)
+    columns = {column.title: column.cells[0] for column in compare([a]).columns}
+    assert {title: cell and (cell.value, cell.random) for title, cell in columns.items()} == {
+        "fine-tuned top-1": (0.9, 0.7),
+        "fine-tuned top-1, 100 of 1,437 labels": (0.8, None),
+        "from scratch top-1": (0.7, None),
+    }
 
 
 def test_runs_of_the_same_name(tmp_path: Path) -> None:

@@ -52,6 +52,26 @@ def test_a_record_holds_settings_weights_and_data_exactly(run: Path) -> None:
     assert found is not None and found.dtype == np.bool_ and found.tolist() == right.tolist()
 
 
+@pytest.mark.parametrize(
+    ("weights", "description", "expected"),
+    [
+        ("run", "teacher of run/checkpoints/step-00000012.pt, step 12", ("step-00000012.pt", 12)),
+        ("run/checkpoints/step-00000007.pt", "anything", ("step-00000007.pt", 7)),
+        ("run/checkpoints/best.pt", "classifier of run/checkpoints/best.pt, step 30", (None, 30)),
+        ("run", "weights of step-2.pth", (None, None)),
+    ],
+)
+def test_which_checkpoint_it_was(
+    run: Path, monkeypatch: pytest.MonkeyPatch, weights: str, description: str, expected: tuple[object, object]
+) -> None:
+    for name in ("step-00000007.pt", "best.pt"):
+        (run / "checkpoints" / name).write_text("")
+    monkeypatch.chdir(run.parent)
+    record_evaluation(weights, "knn-eval", settings={}, result=Result(weights=description))
+    (record,) = read_evaluations(run)
+    assert (record["checkpoint"], record["step"]) == expected
+
+
 def test_what_json_lacks(run: Path) -> None:
     per_k = {1: np.float32(0.5), 2: math.nan, 3: [np.float32("inf"), Path("x"), np.int64(3)]}
     record_evaluation(str(run), "knn-eval", settings={"level": math.inf}, result=Result(per_k=per_k))
