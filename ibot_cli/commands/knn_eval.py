@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import Annotated, Literal
 
 import typer
 
 from ibot_cli import console
 from ibot_cli.errors import UsageError
-from ibot_cli.options import Device, Heads, Json, LabelledData, NoBaselines, WeightsArgument, Workers
-
-if TYPE_CHECKING:
-    from ibot_cli.evaluate.knn import KnnResult
+from ibot_cli.options import (
+    Device,
+    Heads,
+    Json,
+    LabelledData,
+    NoBaselines,
+    NoCache,
+    Precision,
+    Seed,
+    WeightsArgument,
+    Workers,
+)
 
 
 def knn_eval(
     weights: WeightsArgument,
     data: LabelledData,
     k: Annotated[str, typer.Option("--k", metavar="K,K,...", help="Numbers of neighbours.")] = "10,20,100,200",
-    temperature: Annotated[float, typer.Option(metavar="T", help="Votes weigh exp(similarity / T).")] = 0.07,
+    temperature: Annotated[str, typer.Option(metavar="T,T,...", help="Votes weigh exp(similarity / T).")] = "0.07",
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(metavar="WHICH", help="A curve over a run: all, last:N, or steps.", show_default=False),
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="List every class and what is confused.")] = False,
+    exclude_duplicates: Annotated[
+        bool, typer.Option("--exclude-duplicates", help="Leave out test images that are training images too.")
+    ] = False,
     json: Json = False,
     no_baselines: NoBaselines = False,
+    no_cache: NoCache = False,
+    precision: Precision = "fp32",
+    which: Annotated[
+        Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")
+    ] = "teacher",
+    seed: Seed = 0,
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
@@ -29,31 +52,55 @@ def knn_eval(
 
     Beside the result stand the same network with random weights and raw pixels, so that a number means something.
     """
-    ks = _positive_integers(k)
-    if temperature <= 0:
-        raise UsageError(f"--temperature {temperature} is not above 0.", "The published value is 0.07.")
+    ks, temperatures = _positive_integers(k), _positive_numbers(temperature)
+    from ibot_cli.evaluate.curve import load_stops
     from ibot_cli.evaluate.features import default_workers
+    from ibot_cli.evaluate.knn_table import show
+    from ibot_cli.evaluate.precision import check_precision
     from ibot_cli.evaluate.protocol import evaluate_knn
     from ibot_cli.progress import stage_bars
+    from ibot_cli.runs.checkpoint_choice import choose_checkpoints
+    from ibot_cli.runs.evaluations import record_evaluation
     from ibot_cli.train.machine import choose_device
     from ibot_cli.weights.load import load_weights
 
+    check_precision(precision)
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, heads=heads)
+    paths = [] if checkpoints is None else choose_checkpoints(weights, checkpoints)
+    loaded = load_weights(str(paths[-1]) if paths else weights, which=which, heads=heads)
     with stage_bars() as progress:
-        result = evaluate_knn(
+        found = evaluate_knn(
             loaded,
             data,
             ks=ks,
-            temperature=temperature,
+            temperatures=temperatures,
             baselines=not no_baselines,
+            exclude_duplicates=exclude_duplicates,
+            curve=load_stops(paths, which),
+            precision=precision,
+            cache=not no_cache,
             device=chosen,
             workers=default_workers(chosen) if workers is None else workers,
+            seed=seed,
             progress=progress,
         )
-    _show(result)
+    show(found.result, per_class=per_class)
     if json:
-        console.emit_json(result)
+        console.emit_json(found.result)
+    settings = {
+        "k": ks,
+        "temperature": temperatures,
+        "checkpoints": checkpoints,
+        "exclude_duplicates": exclude_duplicates,
+        "precision": precision,
+        "which": which,
+        "seed": seed,
+        "baselines": not no_baselines,
+        "heads": heads,
+    }
+    path = record_evaluation(weights, "knn-eval", settings=settings, result=found.result, correct=found.correct)
+    if path is not None and not json:
+        console.note(f"Recorded in {path}.")
 
 
 def _positive_integers(text: str) -> list[int]:
@@ -64,16 +111,17 @@ def _positive_integers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _show(result: KnnResult) -> None:
-    """The table for people, on stderr: the result beside its baselines."""
-    rows = [("this network", str(k), f"{top1:.2%}") for k, top1 in result.per_k.items()]
-    if result.baseline_random is not None and result.baseline_random_per_seed is not None:
-        seeds = len(result.baseline_random_per_seed)
-        rows.append((f"random weights, mean of {seeds} seeds", str(result.k), f"{result.baseline_random:.2%}"))
-    if result.baseline_pixels is not None:
-        rows.append(("raw pixels, 32 x 32", str(result.k), f"{result.baseline_pixels:.2%}"))
-    console.note(f"k-NN on {result.data}: {result.weights}")
-    console.table(["Features", "k", "Top-1"], rows, right=["k", "Top-1"], keep=["k", "Top-1"])
-    console.note(f"{result.split} {result.num_classes} classes.")
-    for text in result.notes:
-        console.warn(text)
+def _positive_numbers(text: str) -> list[float]:
+    def number(part: str) -> float:
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UsageError(
+                f"--temperature {text}: {part!r} is not a number above 0.",
+                "The published value is 0.07; write for example --temperature 0.05,0.07,0.1.",
+            )
+        return value
+
+    return [number(part.strip()) for part in text.split(",")]

@@ -11,6 +11,7 @@ from ibot_cli.data.scan import Scan, natural_key, scan_images, visible_folders
 from ibot_cli.errors import DataError
 
 TRAIN = "train"
+CHOSEN = "The images are those in "  # begins the note on which sub-folders are used
 TESTS = ("val", "valid", "validation", "test")
 
 
@@ -37,7 +38,7 @@ def open_folder(folder: Path, data: str, *, channels: int, split: Split) -> File
     if parts:
         rest = [f"{part}/" for part in parts if part not in chosen]
         unused = f"; {', '.join(rest)} not used" if rest else ""
-        notes.insert(0, f"The images are those in {', '.join(f'{part}/' for part in chosen)}{unused}.")
+        notes.insert(0, f"{CHOSEN}{', '.join(f'{part}/' for part in chosen)}{unused}.")
     classes = _split_classes(folder, parts) if parts else None
     labels, classes = _labels(scans, classes)
     title = f"{data} ({', '.join(chosen)})" if parts else data

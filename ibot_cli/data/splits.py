@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibot_cli.data.folders import split_folders
+from ibot_cli.data.folders import CHOSEN, split_folders
 from ibot_cli.data.sources import Source, Subset, open_source
 
 
@@ -26,10 +26,14 @@ def open_splits(data: str, *, channels: int, seed: int = 0, test_ratio: float = 
         DataError: As `open_source`.
     """
     path = Path(data).expanduser()
-    own = data.startswith("builtin:") or (path.is_dir() and len(split_folders(path)) > 1)
+    parts = split_folders(path) if path.is_dir() else []
+    own = data.startswith("builtin:") or len(parts) > 1
     if own:
         train = open_source(data, channels=channels, split="train")
         test = open_source(data, channels=channels, split="test")
+        if len(parts) == 2:  # both are used, so there is nothing to tell about the choice
+            for part in (train, test):
+                part.notes[:] = [note for note in part.notes if not note.startswith(CHOSEN)]
         return train, test, f"The data's own split: {len(train):,} training and {len(test):,} test images."
     source = open_source(data, channels=channels, split="train")
     chosen = holdout(len(source), source.labels, seed=seed, ratio=test_ratio)

@@ -1,12 +1,11 @@
-"""Weighted-vote nearest neighbours: every k in one pass, bounded memory, the same answer on every device.
+"""Weighted-vote nearest neighbours: every k and temperature in one pass, bounded memory, one answer on every device.
 
-Shapes: N training and M test rows, D features, C classes, T top classes.
+Shapes: N training and M test rows, D features, C classes, K neighbours, T top classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,57 +15,12 @@ from ibot_cli.evaluate.precision import exact_float32
 
 TOP = 5
 PREFERRED_K = 20
+PREFERRED_TEMPERATURE = 0.07
 _INDEX_BITS = 32
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
 _CHUNK_ROWS = 256
-_CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}  # similarities held at once, about 40 bytes each
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnnResult:
-    """Accuracy of a weighted-vote k-NN, beside what makes it mean something.
-
-    Attributes:
-        top1: Share of test images whose class is right, at `k`.
-        top5: Share whose class is among the five with most votes (all classes when there are fewer), at `k`.
-        k: 20 if it was asked for, else the largest.
-        per_k: k to top-1; a k above the number of training images was cut to it.
-        num_train: Training images.
-        num_test: Test images.
-        num_classes: Classes.
-        baseline_random: top-1 of the same network with random weights, mean over seeds; None when not measured.
-        baseline_random_per_seed: Its values.
-        baseline_pixels: top-1 of raw pixels; None when not measured.
-        baseline_num_train: Training images of both baselines.
-        baseline_num_test: Test images of both baselines.
-        split: One sentence on which images are which.
-        weights: What was evaluated.
-        weights_hash: sha256 of its tensors.
-        data: DATA as given.
-        fingerprint: sha256 of the data's identity.
-        temperature: Votes weigh `exp(similarity / temperature)`.
-        notes: What the reader should know.
-    """
-
-    top1: float
-    top5: float
-    k: int
-    per_k: Mapping[int, float]
-    num_train: int
-    num_test: int
-    num_classes: int
-    baseline_random: float | None
-    baseline_random_per_seed: tuple[float, ...] | None
-    baseline_pixels: float | None
-    baseline_num_train: int | None
-    baseline_num_test: int | None
-    split: str
-    weights: str
-    weights_hash: str
-    data: str
-    fingerprint: str
-    temperature: float
-    notes: tuple[str, ...] = ()
+_CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}  # similarities held at once, at most about 40 bytes each
+_DENSE = 8  # where more than one in so many similarities is a candidate, picking them out costs more than it saves
 
 
 def clamp_ks(ks: Sequence[int], num_train: int) -> tuple[list[int], str | None]:
@@ -89,10 +43,7 @@ def knn_vote(
     device: torch.device | str = "cpu",
     chunk_elements: int | None = None,
 ) -> dict[int, Tensor]:
-    """The classes with most votes, for each k.
-
-    The k most similar training rows vote with weight `exp(cosine / temperature)`. Equal similarities are ordered by
-    training index and equal votes by class, so the answer does not depend on chunks or device.
+    """The classes with most votes, for each k: `nearest`, then `vote`.
 
     Args:
         train: `[N, D]`, any scale; rows are L2-normalised here.
@@ -113,23 +64,92 @@ def knn_vote(
     Source:
         Wu et al. (arXiv 1805.01978); protocol of DINO (arXiv 2104.14294) and iBOT (arXiv 2111.07832).
     """
-    if len(train) == 0 or min(ks) < 1 or temperature <= 0:
-        raise ValueError("knn_vote needs training rows, positive k and a positive temperature")
+    similarity, index = nearest(train, test, max(ks), device=device, chunk_elements=chunk_elements)
+    classes = train_labels.to(index.device)[index]
+    return vote(similarity, classes, ks, temperature, num_classes, chunk_elements=chunk_elements)
+
+
+def nearest(
+    train: Tensor,
+    test: Tensor,
+    k: int,
+    *,
+    device: torch.device | str = "cpu",
+    chunk_elements: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The training rows with the largest cosine to each test row.
+
+    Equal similarities are ordered by training index, so the answer depends neither on chunks nor on the device. The
+    training rows are read once, chunk by chunk, and never copied as a whole: they may be a memory map.
+
+    Args:
+        train: `[N, D]`, any scale, finite.
+        test: `[M, D]`, any scale, finite.
+        k: Neighbours; above N it acts like N.
+        device: Where to compute.
+        chunk_elements: Similarities held at once.
+
+    Returns:
+        Cosines, float32, and places in `train`, int64, both `[M, min(k, N)]` on `device`, nearest first.
+
+    Raises:
+        ValueError: There is no training row, or k is not positive.
+    """
+    if len(train) == 0 or k < 1:
+        raise ValueError(f"{k} neighbours among {len(train)} training rows")
     device = torch.device(device)
     elements = chunk_elements or _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"])
     rows = max(1, min(_CHUNK_ROWS, elements))
-    answers: dict[int, list[Tensor]] = {k: [] for k in ks}
     with exact_float32(device):
-        bank = functional.normalize(train.to(device, torch.float32), dim=1)
-        labels = train_labels.to(device)
-        for chunk in test.split(rows):
-            queries = functional.normalize(chunk.to(device, torch.float32), dim=1)
-            similarity, index = _nearest(bank, queries, min(max(ks), len(bank)), max(1, elements // rows))
-            weight = ((similarity - similarity[:, :1]).double() / temperature).exp()
-            for k, votes in _votes(weight, labels[index], sorted(set(ks)), num_classes):
-                answers[k].append(votes.sort(dim=1, descending=True, stable=True).indices[:, :TOP].cpu())
-    width = min(TOP, num_classes)
-    return {k: torch.cat(parts) if parts else torch.empty(0, width, dtype=torch.int64) for k, parts in answers.items()}
+        queries = functional.normalize(test.to(device, torch.float32), dim=1)
+        k = min(k, len(train))
+        best = _keys(queries.new_full((len(queries), k), -torch.inf), torch.arange(k, device=device))
+        for start, stop in _spans(len(train), k, max(1, elements // rows)):
+            bank = functional.normalize(train[start:stop].to(device, torch.float32), dim=1)
+            for some, kept in zip(queries.split(rows), best.split(rows), strict=True):
+                _merge(kept, some @ bank.T, start)
+        best = best.sort(dim=1, descending=True).values
+        return _similarity(best), _INDEX_MASK - (best & _INDEX_MASK)
+
+
+def vote(
+    similarity: Tensor,
+    classes: Tensor,
+    ks: Sequence[int],
+    temperature: float,
+    num_classes: int,
+    *,
+    chunk_elements: int | None = None,
+) -> dict[int, Tensor]:
+    """The classes with most votes among the neighbours, each of which votes with weight `exp(cosine / temperature)`.
+
+    Equal votes are ordered by class.
+
+    Args:
+        similarity: Cosines `[M, K]`, nearest first.
+        classes: int64 `[M, K]`, 0 <= class < C, on the same device.
+        ks: Numbers of neighbours; those above K act like K.
+        temperature: > 0.
+        num_classes: C.
+        chunk_elements: Votes held at once.
+
+    Returns:
+        k -> int64 `[M, min(5, C)]` on the CPU, most votes first.
+
+    Raises:
+        ValueError: A k or the temperature is not positive.
+    """
+    if min(ks) < 1 or temperature <= 0:
+        raise ValueError(f"votes of {min(ks)} neighbours at temperature {temperature}")
+    elements = chunk_elements or _CHUNK_ELEMENTS.get(similarity.device.type, _CHUNK_ELEMENTS["cpu"])
+    rows = max(1, elements // max(num_classes, similarity.shape[1]))
+    answers = {k: torch.empty(len(similarity), min(TOP, num_classes), dtype=torch.int64) for k in ks}
+    for start in range(0, len(similarity), rows):
+        some = similarity[start : start + rows]
+        weight = ((some - some[:, :1]).double() / temperature).exp()
+        for k, votes in _votes(weight, classes[start : start + rows], sorted(set(ks)), num_classes):
+            answers[k][start : start + rows] = _leaders(votes).cpu()
+    return answers
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -138,27 +158,47 @@ def accuracy(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
     return float(hits[:, 0].double().mean()), float(hits.any(dim=1).double().mean())
 
 
-def _nearest(bank: Tensor, queries: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
-    """Similarities and training indices `[m, k]` of the nearest rows, nearest first."""
-    best: Tensor | None = None
-    for start in range(0, len(bank), chunk):
-        keys = _keys(queries @ bank[start : start + chunk].T, start)
-        keys = keys.topk(min(k, keys.shape[1]), dim=1, sorted=False).values
-        best = keys if best is None else torch.cat([best, keys], dim=1)
-        best = best.topk(min(k, best.shape[1]), dim=1).values
-    assert best is not None  # the bank has rows
-    return _similarity(best), _INDEX_MASK - (best & _INDEX_MASK)
+def _spans(num_rows: int, first: int, widest: int) -> Iterator[tuple[int, int]]:
+    """Chunks of the training rows, each as long as all before it: candidates stay few once some rows were seen."""
+    start, stop = 0, min(first, widest, num_rows)
+    while start < num_rows:
+        yield start, stop
+        start, stop = stop, min(stop + min(stop, widest), num_rows)
 
 
-def _keys(similarity: Tensor, start: int) -> Tensor:
+def _merge(best: Tensor, similarity: Tensor, start: int) -> None:
+    """Puts the better of the new rows into `best`, int64 `[m, k]` in any order, in place.
+
+    A later row with the same similarity as the worst kept one is no candidate, because its index is larger.
+    """
+    beyond = ~(similarity <= _similarity(best.amin(dim=1, keepdim=True)))
+    row, column = beyond.nonzero(as_tuple=True)
+    if len(row) == 0:
+        return
+    if len(row) * _DENSE > similarity.numel():
+        keys = _keys(similarity, start + torch.arange(similarity.shape[1], device=row.device))
+    else:
+        keys = _side_by_side(row, _keys(similarity[row, column], start + column), len(best))
+    best.copy_(torch.cat([best, keys], dim=1).topk(best.shape[1], dim=1, sorted=False).values)
+
+
+def _side_by_side(row: Tensor, keys: Tensor, num_rows: int) -> Tensor:
+    """Keys `[c]` of ascending rows as a table `[m, most of one row]`, filled up with the least key."""
+    counts = torch.bincount(row, minlength=num_rows)
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    table = keys.new_full((num_rows, int(counts.max())), torch.iinfo(torch.int64).min)
+    table[row, place] = keys
+    return table
+
+
+def _keys(similarity: Tensor, index: Tensor) -> Tensor:
     """One int64 per similarity whose order is: larger similarity first, then smaller training index.
 
     The bits of a float32 order like an integer, once those of negative numbers are inverted. A plain `topk` would
-    choose among equal similarities arbitrarily, and differently on each device.
+    choose among equal similarities arbitrarily, and differently on each device. `index` holds the training indices.
     """
     bits = (similarity + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the same as 0.0
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    index = torch.arange(start, start + similarity.shape[1], device=similarity.device)
     return (ordered << _INDEX_BITS) | (_INDEX_MASK - index)
 
 
@@ -175,3 +215,12 @@ def _votes(weight: Tensor, classes: Tensor, ks: Sequence[int], num_classes: int)
         votes.scatter_add_(1, classes[:, done:k], weight[:, done:k])
         done = max(done, min(k, weight.shape[1]))
         yield k, votes
+
+
+def _leaders(votes: Tensor) -> Tensor:
+    """Classes `[m, T]` with most votes, the lowest class first among equals; quicker than sorting all C."""
+    left, leaders = votes.clone(), []
+    for _ in range(min(TOP, votes.shape[1])):
+        leaders.append(left.argmax(dim=1, keepdim=True))  # the first of equal maxima
+        left.scatter_(1, leaders[-1], -1.0)
+    return torch.cat(leaders, dim=1)

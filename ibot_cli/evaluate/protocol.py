@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,18 @@ from torch import nn
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.errors import DataError
+from ibot_cli.evaluate.ballot import Ballot, Outcome, hold, plan_ballot
 from ibot_cli.evaluate.baselines import Baselines, cached, measure_baselines
-from ibot_cli.evaluate.features import Features, Transform, extract
-from ibot_cli.evaluate.knn import PREFERRED_K, KnnResult, accuracy, clamp_ks, knn_vote
+from ibot_cli.evaluate.confidence import wilson
+from ibot_cli.evaluate.confusion import class_accuracies, mean_accuracy, most_confused
+from ibot_cli.evaluate.curve import Stop
+from ibot_cli.evaluate.exclusion import exclusion_notes, find_duplicates, without
+from ibot_cli.evaluate.features import Transform, extract
+from ibot_cli.evaluate.knn import PREFERRED_TEMPERATURE, accuracy, knn_vote
+from ibot_cli.evaluate.knn_result import CurvePoint, KnnResult
 from ibot_cli.evaluate.labelled import LabelledSplit, open_labelled
+from ibot_cli.evaluate.labelled_features import LabelledFeatures, StageProgress, read_features
 from ibot_cli.weights.load import LoadedBackbone
-
-StageProgress = Callable[[str, int, int], None]
 
 
 def knn_accuracy(
@@ -64,26 +70,48 @@ def knn_accuracy(
     return accuracy(votes[k], labels[1])[0]
 
 
+@dataclass(frozen=True)
+class KnnEvaluation:
+    """A k-NN evaluation.
+
+    Attributes:
+        result: What is reported.
+        correct: bool `[m]`, whether each readable test image is right, in the order of the test source.
+    """
+
+    result: KnnResult
+    correct: NDArray[np.bool_]
+
+
 def evaluate_knn(
     loaded: LoadedBackbone,
     data: str,
     *,
     ks: Sequence[int] = (10, 20, 100, 200),
-    temperature: float = 0.07,
+    temperatures: Sequence[float] = (PREFERRED_TEMPERATURE,),
     baselines: bool = True,
+    exclude_duplicates: bool = False,
+    curve: Iterable[Stop] = (),
+    precision: str = "fp32",
+    cache: bool = True,
     device: torch.device | str = "cpu",
     workers: int = 0,
     seed: int = 0,
     progress: StageProgress | None = None,
-) -> KnnResult:
+) -> KnnEvaluation:
     """The k-NN accuracy of a loaded backbone, beside its baselines.
 
     Args:
         loaded: The backbone and how its images are prepared.
         data: DATA; `train/` and `val/` inside are used, else a seeded stratified part is held out.
-        ks: Neighbours.
-        temperature: Votes weigh `exp(similarity / temperature)`.
+        ks: Numbers of neighbours.
+        temperatures: Votes weigh `exp(similarity / temperature)`.
         baselines: Whether to measure random weights and raw pixels too (cached per data set).
+        exclude_duplicates: Whether test images that are in the training part too are left out, for this backbone, the
+            curve and the baselines alike; the features of `loaded` decide.
+        curve: Other moments of the same training, with the same preparation of images.
+        precision: Arithmetic of the feature pass, `fp32` or `bf16`; the baselines are always fp32.
+        cache: Whether features may be kept on the disk and taken from there.
         device: Where to compute.
         workers: Loader processes.
         seed: Of the held-out part.
@@ -91,42 +119,47 @@ def evaluate_knn(
 
     Raises:
         DataError: No images, no labels, a single class, or nothing readable.
+        UsageError: The precision is none of the two.
+        WeightsError: The features are not finite.
 
     Source:
         Section 5.1 of the authors' evaluation (arXiv 2111.07832, appendix); any number of classes.
     """
     split = open_labelled(data, channels=loaded.channels, seed=seed)
-    transform = transform_of(loaded)
-    found = []
-    for stage, part in (("training images", split.train), ("test images", split.test)):
-        report = None if progress is None else partial(progress, stage)
-        found.append(extract(loaded.backbone, part.source, transform, device=device, workers=workers, progress=report))
-    train, test = found
-    kept, cut = clamp_ks(ks, len(train.cls))
-    k = PREFERRED_K if PREFERRED_K in kept else kept[-1]
-    scores = _scores(train, test, split, kept, temperature, device)
+    read = partial(read_features, precision=precision, cache=cache, device=device, workers=workers, progress=progress)
+    found = read(loaded, split)
+    notes = [*loaded.notes, *split.notes, *found.notes(split)]
+    excluded, gone = find_duplicates(found, split, device=device) if exclude_duplicates else (None, None)
+    judged, found = without(split, gone), found.without(gone)
+    notes += exclusion_notes(excluded, len(found.test.labels))
+    ballot = plan_ballot(ks, temperatures, len(found.train.labels), len(split.classes))
+    outcome = hold(ballot, found, device=device)
+    points = []
+    for stop in curve:
+        features = found
+        if stop.loaded.weights_hash != loaded.weights_hash:
+            features = read(stop.loaded, split, prefix=f"step {stop.step:,}: ").without(gone)
+            notes += [note for note in features.notes(split) if note not in notes]
+        points.append(_point(stop, ballot, features, device))
     baseline = None
     if baselines:
-        setting = {"k": k, "temperature": temperature, "device": device, "workers": workers}
-        baseline = _baselines(loaded, transform, split, setting, progress)
-    bad = _bad_note(train.bad | test.bad)
-    return KnnResult(
-        top1=scores[k][0],
-        top5=scores[k][1],
-        k=k,
-        per_k={k: score[0] for k, score in scores.items()},
-        num_train=len(train.cls),
-        num_test=len(test.cls),
-        num_classes=len(split.classes),
+        setting = {"k": ballot.k, "temperature": ballot.temperature, "device": device, "workers": workers}
+        baseline = _baselines(loaded, judged, setting, progress)
+    notes += [*([ballot.note] if ballot.note else []), *_subset_note(baseline, judged)]
+    result = KnnResult(
+        **_score_fields(ballot, outcome, found, split.classes),
         **_baseline_fields(baseline),
+        curve=tuple(points),
+        excluded=excluded,
         split=split.sentence,
         weights=loaded.description,
         weights_hash=loaded.weights_hash,
         data=data,
-        fingerprint=split.fingerprint,
-        temperature=temperature,
-        notes=(*loaded.notes, *split.notes, *([cut] if cut else []), *bad, *_subset_note(baseline, split)),
+        fingerprint=judged.fingerprint,
+        precision=precision,
+        notes=tuple(notes),
     )
+    return KnnEvaluation(result, outcome.correct)
 
 
 def transform_of(loaded: LoadedBackbone) -> Transform:
@@ -136,7 +169,6 @@ def transform_of(loaded: LoadedBackbone) -> Transform:
 
 def _baselines(
     loaded: LoadedBackbone,
-    transform: Transform,
     split: LabelledSplit,
     setting: dict[str, Any],
     progress: StageProgress | None,
@@ -148,7 +180,7 @@ def _baselines(
         key,
         lambda: measure_baselines(
             loaded.rebuild,
-            transform,
+            transform_of(loaded),
             split.train,
             split.test,
             channels=loaded.channels,
@@ -159,18 +191,38 @@ def _baselines(
     )
 
 
-def _scores(
-    train: Features,
-    test: Features,
-    split: LabelledSplit,
-    ks: Sequence[int],
-    temperature: float,
-    device: torch.device | str,
-) -> dict[int, tuple[float, float]]:
-    """k -> top-1 and top-5."""
-    labels = [torch.from_numpy(part.labels[found.index]) for part, found in ((split.train, train), (split.test, test))]
-    votes = knn_vote(train.cls, labels[0], test.cls, ks, temperature, len(split.classes), device=device)
-    return {k: accuracy(votes[k], labels[1]) for k in ks}
+def _point(stop: Stop, ballot: Ballot, features: LabelledFeatures, device: torch.device | str) -> CurvePoint:
+    """The accuracy at one moment, at the temperature that is reported first."""
+    outcome = hold(replace(ballot, temperatures=(ballot.temperature,)), features, device=device)
+    return CurvePoint(
+        step=stop.step,
+        epoch=stop.epoch,
+        top1=outcome.at(ballot.k, ballot.temperature).top1,
+        per_k=outcome.per_k(ballot.temperature),
+        weights_hash=stop.loaded.weights_hash,
+    )
+
+
+def _score_fields(ballot: Ballot, outcome: Outcome, found: LabelledFeatures, classes: Sequence[str]) -> dict[str, Any]:
+    """The fields of `KnnResult` that the votes decide."""
+    headline = outcome.at(ballot.k, ballot.temperature)
+    per_class = class_accuracies(outcome.predicted, outcome.labels, found.train.labels.numpy(), classes)
+    return {
+        "top1": headline.top1,
+        "top1_interval": wilson(int(outcome.correct.sum()), len(outcome.correct)),
+        "top5": headline.top5,
+        "mean_per_class": mean_accuracy(per_class),
+        "k": ballot.k,
+        "temperature": ballot.temperature,
+        "per_k": outcome.per_k(ballot.temperature),
+        "sweep": outcome.cells,
+        "best": outcome.best(),
+        "per_class": per_class,
+        "confused": most_confused(outcome.predicted, outcome.labels, classes),
+        "num_train": len(found.train.labels),
+        "num_test": len(found.test.labels),
+        "num_classes": len(classes),
+    }
 
 
 def _baseline_fields(baseline: Baselines | None) -> dict[str, Any]:
@@ -182,15 +234,6 @@ def _baseline_fields(baseline: Baselines | None) -> dict[str, Any]:
         "baseline_num_train": None if baseline is None else baseline.num_train,
         "baseline_num_test": None if baseline is None else baseline.num_test,
     }
-
-
-def _bad_note(bad: Mapping[str, str]) -> list[str]:
-    if not bad:
-        return []
-    first = next(f"{path}: {reason}" for path, reason in bad.items())
-    if len(bad) == 1:
-        return [f"1 image could not be read and was left out ({first})."]
-    return [f"{len(bad)} images could not be read and were left out ({first}, ...)."]
 
 
 def _subset_note(baseline: Baselines | None, split: LabelledSplit) -> list[str]:

@@ -52,9 +52,12 @@ def test_bad_k(text: str) -> None:
     assert caught.value.hint is not None and "--k 10,20" in caught.value.hint
 
 
-def test_bad_temperature() -> None:
-    with pytest.raises(UsageError, match=r"--temperature 0\.0 is not above 0"):
-        run("weights.pth", "data", "--temperature", "0")
+@pytest.mark.parametrize(("text", "part"), [("0", "0"), ("0.07,x", "x"), ("-1", "-1"), ("nan", "nan"), ("inf", "inf")])
+def test_bad_temperature(text: str, part: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run("weights.pth", "data", "--temperature", text)
+    assert caught.value.message == f"--temperature {text}: {part!r} is not a number above 0."
+    assert caught.value.hint is not None and "The published value is 0.07" in caught.value.hint
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ibot_cli.evaluate import knn
-from ibot_cli.evaluate.knn import accuracy, clamp_ks, knn_vote
+from ibot_cli.evaluate.knn import accuracy, clamp_ks, knn_vote, nearest, vote
 
 
 def clusters(num: int, classes: int, seed: int, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,6 +48,62 @@ def test_equals_sklearn(temperature: float) -> None:
         assert same.all()
 
 
+def test_one_search_serves_every_temperature() -> None:
+    train, labels = clusters(300, 5, seed=20)
+    test, _ = clusters(90, 5, seed=21)
+    similarity, index = nearest(train, test, 50)
+    for temperature in (0.02, 0.07, 0.5):
+        swept = vote(similarity, labels[index], [5, 50], temperature, 5)
+        alone = knn_vote(train, labels, test, [5, 50], temperature, 5)
+        assert all(torch.equal(swept[k], alone[k]) for k in (5, 50))
+    judge = NearestNeighbors(n_neighbors=50, metric="cosine", algorithm="brute").fit(train.double().numpy())
+    distance, place = judge.kneighbors(test.double().numpy())
+    assert index.tolist() == place.tolist()
+    np.testing.assert_allclose(similarity, 1 - distance, atol=1e-6)
+
+
+@pytest.mark.parametrize("sorted_by_class", [False, True])
+def test_rows_that_improve_late_are_found(sorted_by_class: bool) -> None:
+    train, labels = clusters(700, 3, seed=22)
+    if sorted_by_class:  # the last chunks hold the whole neighbourhood of a class
+        labels, order = labels.sort()
+        train = train[order]
+    test, _ = clusters(40, 3, seed=23)
+    similarity, index = nearest(train, test, 30, chunk_elements=40 * 64)
+    expected = torch.nn.functional.normalize(test) @ torch.nn.functional.normalize(train).T
+    values, places = expected.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(index, places[:, :30])
+    torch.testing.assert_close(similarity, values[:, :30])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most bytes of any tensor that is computed, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for part in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(part, torch.Tensor) and part._base is None and not func.is_view:
+                self.bytes = max(self.bytes, part.numel() * part.element_size())
+        return out
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+def test_no_copy_of_the_training_rows_and_no_large_table(ascending: bool) -> None:
+    train, labels = clusters(20_000, 4, seed=24, size=8)
+    test, _ = clusters(300, 4, seed=25, size=8)
+    if ascending:  # every chunk is better than all before it, for every query
+        train = test[:1] + torch.linspace(9, 0, len(train)).unsqueeze(1) * torch.randn(8)
+        test = test[:1].repeat(300, 1)
+    with LargestTensor() as seen:
+        knn_vote(train, labels, test, [10, 100], 0.07, 4, chunk_elements=2**14)
+    # the neighbours of all test rows, or what was found in a chunk beside those so far: key and place of 8 bytes each
+    assert seen.bytes <= 8 * max(300 * 100, 2**14 + 256 * 100) < train.numel() * 4
+
+
 def test_equals_the_definition() -> None:
     train, labels = clusters(60, 3, seed=2)
     test, _ = clusters(30, 3, seed=3)
@@ -85,7 +142,7 @@ def test_ties_go_to_the_first_row_and_the_lowest_class() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, -1e-30, 0.5, -0.5, 1.0, -1.0])
 def test_keys_hold_similarity_and_index(value: float) -> None:
-    keys = knn._keys(torch.tensor([[value, 0.25]]), start=2**31)
+    keys = knn._keys(torch.tensor([[value, 0.25]]), torch.tensor([2**31, 2**31 + 1]))
     assert knn._similarity(keys).tolist() == torch.tensor([[value, 0.25]]).tolist()
     assert (knn._INDEX_MASK - (keys & knn._INDEX_MASK)).tolist() == [[2**31, 2**31 + 1]]
     assert (keys[0, 0] > keys[0, 1]).item() == (value > 0.25)
@@ -108,9 +165,14 @@ def test_k_above_the_training_set_and_many_classes() -> None:
 def test_no_test_rows_and_bad_arguments() -> None:
     train, labels = clusters(10, 3, seed=7)
     assert knn_vote(train, labels, train[:0], [5], 0.07, 3)[5].shape == (0, 3)
-    for bad in ({"ks": [0]}, {"temperature": 0.0}, {"train": train[:0]}):
+    for bad, message in (
+        ({"ks": [0]}, "0 neighbours"),
+        ({"ks": [0, 5]}, "0 neighbours"),
+        ({"temperature": 0.0}, "temperature 0.0"),
+        ({"train": train[:0]}, "5 neighbours among 0 training rows"),
+    ):
         arguments = {"train": train, "train_labels": labels, "test": train, "ks": [5], "temperature": 0.07} | bad
-        with pytest.raises(ValueError, match="knn_vote needs"):
+        with pytest.raises(ValueError, match=message):
             knn_vote(**arguments, num_classes=3)
 
 

@@ -15,7 +15,7 @@ def test_own_split_with_different_class_sets(tmp_path: Path) -> None:
     assert split.classes == ["a", "b", "c"]
     assert split.train.labels.tolist() == [0, 0, 0, 2, 2]
     assert split.test.labels.tolist() == [1, 1, 2]
-    assert split.notes[-2:] == [
+    assert split.notes == [
         "Classes without a training image: b. Their test images (2) count as errors.",
         "Classes without a test image: a. They can be predicted, but nothing tests them.",
     ]
@@ -103,3 +103,10 @@ def test_empty_part() -> None:
 def test_no_images(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         open_labelled(str(tmp_path), channels=3)
+
+
+def test_parts_that_are_not_used_are_noted(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        write_folder(tmp_path / part, {"a": 2, "b": 2})
+    split = open_labelled(str(tmp_path), channels=3)
+    assert "The images are those in val/; train/, test/ not used." in split.notes

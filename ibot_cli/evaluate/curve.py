@@ -1,0 +1,41 @@
+"""The checkpoints of a run, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ibot_cli.runs import checkpoint
+from ibot_cli.weights.load import LoadedBackbone, Which, from_checkpoint
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A moment of the training.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: Epochs complete.
+        loaded: The backbone then.
+    """
+
+    step: int
+    epoch: int
+    loaded: LoadedBackbone
+
+
+def load_stops(paths: Iterable[Path], which: Which = "teacher") -> Iterator[Stop]:
+    """Load checkpoints one at a time, so that only one network is in memory.
+
+    Args:
+        paths: Checkpoint files of a run.
+        which: The network of a checkpoint that holds two.
+
+    Raises:
+        RunError: A file cannot be read.
+        WeightsError: Its tensors do not fit.
+    """
+    for path in paths:
+        found = checkpoint.load(path)
+        yield Stop(found.step, found.epoch, from_checkpoint(found, which))
