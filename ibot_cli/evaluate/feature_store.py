@@ -1,19 +1,25 @@
-"""Where a feature pass puts its rows, block by block.
+"""Blocks of rows, and the store that keeps them in memory.
 
 Shapes: R rows (asked images), D features. A block is a number of consecutive rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ibot_cli import distributed
+
 _BATCHES = 16  # per block at most
 _BLOCKS = 8  # at least, where there are so many batches
+_EXCHANGED = 65_536  # rows at once
+
+Bad = dict[int, tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class Layout:
 
     @classmethod
     def of(cls, num_rows: int, batch_size: int) -> Layout:
-        """Blocks of whole batches, 1 to 16, about 8 blocks or more."""
-        batches = -(-num_rows // (batch_size * _BLOCKS))
+        """Blocks of 1 to 16 whole batches, at least 8 blocks where there are so many batches."""
+        batches = num_rows // (batch_size * _BLOCKS)
         return cls(num_rows, batch_size * min(max(batches, 1), _BATCHES))
 
     def __len__(self) -> int:
@@ -44,66 +50,119 @@ class Layout:
 
 @dataclass(frozen=True)
 class Block:
-    """The finished rows of one block.
+    """The rows of one block.
 
     Attributes:
         number: Which.
-        rows: The readable ones, ascending.
-        parts: Part -> `[len(rows), D]` on the CPU; no entry where no row is readable.
-        bad: Row -> path and reason of the others.
+        parts: Part -> `[rows of the block, D]` on the CPU, zeros for unreadable images; None where none is readable.
+        bad: Row -> path and reason of the unreadable images.
     """
 
     number: int
-    rows: Sequence[int]
-    parts: Mapping[str, Tensor]
-    bad: Mapping[int, tuple[str, str]]
+    parts: Mapping[str, Tensor | None]
+    bad: Bad
 
 
 class Store(Protocol):
-    """Takes blocks; what it has been given already need not be computed."""
+    """Takes blocks; what it has already need not be computed."""
 
-    layout: Layout
+    @property
+    def layout(self) -> Layout:
+        """How rows are cut into blocks."""
 
-    def missing(self, parts: Sequence[str]) -> dict[int, list[str]]:
-        """Block -> the parts it lacks, for the blocks that lack any."""
+    def has(self, block: int, part: str) -> bool:
+        """Whether the part of the block is there."""
 
     def write(self, block: Block) -> None:
-        """Take a block."""
+        """Take a block; parts that are there already may come again."""
 
-    def columns(self, parts: Sequence[str]) -> dict[str, Tensor]:
-        """Part -> `[R, D]`, once nothing is missing."""
+    def read(self, block: int, parts: Iterable[str]) -> Block:
+        """Parts of a block that are there."""
 
-    def bad(self) -> dict[int, tuple[str, str]]:
-        """Row -> path and reason of all unreadable images met."""
+    def columns(self, parts: Iterable[str]) -> dict[str, Tensor]:
+        """Part -> `[R, D]`; no entry where no image can be read."""
+
+    def bad(self, parts: Iterable[str]) -> Bad:
+        """Row -> path and reason of the unreadable images."""
+
+
+def missing(store: Store, parts: Sequence[str]) -> dict[int, list[str]]:
+    """Block -> the parts it lacks, for the blocks that lack any."""
+    lacking = {block: [part for part in parts if not store.has(block, part)] for block in range(len(store.layout))}
+    return {block: absent for block, absent in lacking.items() if absent}
 
 
 @dataclass
 class MemoryStore:
-    """Keeps the features in memory."""
+    """Keeps the features in memory.
+
+    Args:
+        layout: How rows are cut into blocks.
+        dtype: Of the features.
+    """
 
     layout: Layout
     dtype: torch.dtype
     _columns: dict[str, Tensor] = field(default_factory=dict)
-    _bad: dict[int, tuple[str, str]] = field(default_factory=dict)
-    _done: set[int] = field(default_factory=set)
+    _done: dict[tuple[int, str], Bad] = field(default_factory=dict)
 
-    def missing(self, parts: Sequence[str]) -> dict[int, list[str]]:
+    @classmethod
+    def holding(cls, store: Store, wanted: Mapping[int, Sequence[str]], dtype: torch.dtype) -> MemoryStore:
+        """What another store has of the wanted parts of blocks."""
+        found = cls(store.layout, dtype)
+        for block, parts in wanted.items():
+            present = [part for part in parts if store.has(block, part)]
+            if present:
+                found.write(store.read(block, present))
+        return found
+
+    def exchange(self) -> None:
+        """Give every process the blocks of all; no two processes may hold the same part of a block."""
+        widths = distributed.merged({part: str(column.shape[1]) for part, column in self._columns.items()})
+        for part in sorted(widths):
+            column = self._column(part, int(widths[part]))
+            for chunk in column.split(_EXCHANGED):
+                bits = chunk.view(torch.int32 if self.dtype.itemsize == 4 else torch.int16)
+                bits.copy_(distributed.sum_over_ranks(bits.int()))  # to the bit: all but one process have zeros
+        own = {json.dumps(place): json.dumps(list(bad.items())) for place, bad in self._done.items()}
+        for place, bad in distributed.merged(own).items():
+            block, part = json.loads(place)
+            self._done[block, part] = {row: (path, reason) for row, (path, reason) in json.loads(bad)}
+
+    def has(self, block: int, part: str) -> bool:
         """See `Store`."""
-        return {block: list(parts) for block in range(len(self.layout)) if block not in self._done}
+        return (block, part) in self._done
 
     def write(self, block: Block) -> None:
         """See `Store`."""
+        rows = self.layout.rows(block.number)
         for part, values in block.parts.items():
-            if part not in self._columns:
-                self._columns[part] = torch.zeros(self.layout.num_rows, values.shape[1], dtype=self.dtype)
-            self._columns[part][list(block.rows)] = values.to(self.dtype)
-        self._bad |= block.bad
-        self._done.add(block.number)
+            if values is not None:
+                self._column(part, values.shape[1])[rows.start : rows.stop] = values
+            self._done[block.number, part] = block.bad
 
-    def columns(self, parts: Sequence[str]) -> dict[str, Tensor]:
+    def read(self, block: int, parts: Iterable[str]) -> Block:
+        """See `Store`."""
+        rows = self.layout.rows(block)
+        bad = self._bad({(block, part) for part in parts})
+        columns = {part: self._columns.get(part) if len(bad) < len(rows) else None for part in parts}
+        return Block(
+            block, {part: None if c is None else c[rows.start : rows.stop] for part, c in columns.items()}, bad
+        )
+
+    def columns(self, parts: Iterable[str]) -> dict[str, Tensor]:
         """See `Store`."""
         return {part: self._columns[part] for part in parts if part in self._columns}
 
-    def bad(self) -> dict[int, tuple[str, str]]:
+    def bad(self, parts: Iterable[str]) -> Bad:
         """See `Store`."""
-        return self._bad
+        parts = set(parts)
+        return self._bad({place for place in self._done if place[1] in parts})
+
+    def _column(self, part: str, width: int) -> Tensor:
+        if part not in self._columns:
+            self._columns[part] = torch.zeros(self.layout.num_rows, width, dtype=self.dtype)
+        return self._columns[part]
+
+    def _bad(self, places: set[tuple[int, str]]) -> Bad:
+        return {row: why for place in sorted(places) for row, why in self._done[place].items()}

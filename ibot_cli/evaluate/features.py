@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ibot_cli import distributed
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
-from ibot_cli.evaluate.batches import Transform, default_workers, read_batches
-from ibot_cli.evaluate.feature_store import Block, Layout, MemoryStore, Store
+from ibot_cli.evaluate.batches import Batch, Transform, default_workers, read_batches
+from ibot_cli.evaluate.cached_values import cache_limit
+from ibot_cli.evaluate.feature_cache import FeatureCache
+from ibot_cli.evaluate.feature_key import feature_key
+from ibot_cli.evaluate.feature_store import Bad, Block, Layout
 from ibot_cli.evaluate.feature_table import FeatureTable, nothing_readable
 from ibot_cli.evaluate.pooling import compute_parts, parts_of, pooled_parts
 from ibot_cli.evaluate.precision import DTYPES, arithmetic, check_precision, exact_float32
+from ibot_cli.evaluate.shared_store import SharedStore
 from ibot_cli.weights.load import LoadedBackbone
 
 __all__ = ["FeatureTable", "Features", "Transform", "default_workers", "extract", "feature_pass"]
@@ -128,55 +133,95 @@ def feature_pass(
     """
     check_precision(precision)
     parts = parts_of(poolings, loaded.backbone)
-    chosen = _chosen(source, index)
-    device = torch.device(device)
-    store = MemoryStore(Layout.of(len(chosen), batch_size), DTYPES[precision])
+    chosen, device, dtype = _chosen(source, index), torch.device(device), DTYPES[precision]
     transform = eval_transform(loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
-    work = store.missing(parts)
-    with _evaluating(loaded.backbone, device), arithmetic(device, precision):
-        for done in _compute(loaded.backbone, source, transform, chosen, store, work, device, batch_size, workers):
-            if progress is not None:
-                progress(done, len(chosen))
+    layout = Layout.of(len(chosen), batch_size)
+    limit = cache_limit() if cache else 0
+    with distributed.process_group(), contextlib.ExitStack() as stack:
+        entry = None
+        if limit > 0 and distributed.rank() == 0:
+            key = feature_key(loaded, source, transform, chosen, precision=precision, device=device)
+            entry = FeatureCache(key, layout, dtype)
+        store = SharedStore(entry, layout, dtype, parts)
+        stack.callback(store.close)
+        if store.work:
+            stack.enter_context(_evaluating(loaded.backbone, device))
+            stack.enter_context(arithmetic(device, precision))
+        read = partial(read_batches, source, transform, chosen, workers=workers, pinned=device.type == "cuda")
+        report = _reporter(store, len(chosen), progress)
+        for done in _compute(loaded.backbone, store, read, device, batch_size):
+            report(done)
+        found = store.finish()
+        columns, bad = found.columns(parts), found.bad(parts)
+        notes = store.settle(limit)
+    if progress is not None:
+        progress(len(chosen), len(chosen))
     split = partial(pooled_parts, backbone=loaded.backbone)
-    return FeatureTable(store.columns(parts), chosen, store.bad(), split, source.name)
+    return FeatureTable(columns, chosen, bad, split, source.name, notes)
 
 
 def _compute(
     backbone: nn.Module,
-    source: Source,
-    transform: Transform,
-    chosen: NDArray[np.int64],
-    store: Store,
-    work: Mapping[int, Sequence[str]],
+    store: SharedStore,
+    read: Callable[[list[range]], Iterator[Batch]],
     device: torch.device,
     batch_size: int,
-    workers: int,
 ) -> Iterator[int]:
-    """Fill the blocks of `work` with the parts they lack; yields the images done after each batch."""
-    batches = {block: _cut(store.layout.rows(block), batch_size) for block in work}
-    flat = [batch for block in batches.values() for batch in block]
-    read = read_batches(source, transform, chosen, flat, workers=workers, pinned=device.type == "cuda")
+    """Fill the blocks of this process with the parts they lack; yields the images done after each batch."""
+    batches = {block: _cut(store.layout.rows(block), batch_size) for block in store.work}
+    arriving = read([batch for block in batches.values() for batch in block])
     done = 0
-    for block, parts in work.items():
-        rows: list[int] = []
-        bad: dict[int, tuple[str, str]] = {}
-        found: dict[str, list[Tensor]] = {part: [] for part in parts}
+    for block, parts in store.work.items():
+        pending = _Pending(store.layout.rows(block), parts)
         for number, asked in enumerate(batches[block], start=1):
-            batch = next(read)
-            rows += batch.places
-            bad |= batch.bad
+            batch = next(arriving)
+            values = {}
             if batch.places:
                 values = compute_parts(backbone, batch.images.to(device, non_blocking=True), parts)
-                for part in parts:
-                    found[part].append(values[part].to(DTYPES["fp32"]))
-            if number == len(batches[block]):  # the device is waited for once per block
-                columns = {part: torch.cat(values).cpu() for part, values in found.items() if values}
-                store.write(Block(block, rows, columns, bad))
+            pending.add(batch, values)
+            if number == len(batches[block]):
+                store.write(pending.block(block))
             done += len(asked)
             yield done
 
 
-@contextmanager
+class _Pending:
+    """The batches of a block, on the device until the block is complete, so that it is waited for once per block."""
+
+    def __init__(self, rows: range, parts: Sequence[str]) -> None:
+        self._rows, self._values = rows, {part: list[Tensor]() for part in parts}
+        self._places: list[int] = []
+        self._bad: Bad = {}
+
+    def add(self, batch: Batch, values: Mapping[str, Tensor]) -> None:
+        self._places += batch.places
+        self._bad |= batch.bad
+        for part, value in values.items():
+            self._values[part].append(value)
+
+    def block(self, number: int) -> Block:
+        places = torch.tensor(self._places) - self._rows.start
+        parts: dict[str, Tensor | None] = dict.fromkeys(self._values)
+        for part, values in self._values.items():
+            if values:
+                joined = torch.cat(values).cpu()
+                parts[part] = joined.new_zeros(len(self._rows), joined.shape[1]).index_copy_(0, places, joined)
+        return Block(number, parts, self._bad)
+
+
+def _reporter(store: SharedStore, total: int, progress: Progress | None) -> Callable[[int], None]:
+    """Calls `progress` with all images done, as far as this process can know; the end is called by the pass itself."""
+    left = sum(len(store.layout.rows(block)) for block in store.todo)
+
+    def report(done: int) -> None:
+        everywhere = total - left + min(done * distributed.world(), left)
+        if progress is not None and everywhere < total:
+            progress(everywhere, total)
+
+    return report
+
+
+@contextlib.contextmanager
 def _evaluating(backbone: nn.Module, device: torch.device) -> Iterator[None]:
     """The network on `device` in evaluation mode, then in its old mode."""
     was_training = backbone.training
