@@ -10,6 +10,7 @@ import typer
 from ibot_cli import __version__, console
 from ibot_cli.commands.compare import compare
 from ibot_cli.commands.embed import embed
+from ibot_cli.commands.finetune import finetune
 from ibot_cli.commands.knn_eval import knn_eval
 from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
@@ -22,6 +23,7 @@ Command = Callable[..., Any]
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "pretrain": pretrain,
     "knn-eval": knn_eval,
+    "finetune": finetune,
     "predict": predict,
     "embed": embed,
     "compare": compare,
@@ -39,6 +41,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "knn-eval": (
         "ibot knn-eval runs/photos photos/",
         "ibot knn-eval timm:vit_small_patch16_224.dino photos/ --k 20 --json",
+    ),
+    "finetune": (
+        "ibot finetune runs/photos flowers/ --out runs/flowers",
+        "ibot finetune runs/photos flowers/ --labels-per-class 10 --out runs/flowers10",
+        "ibot finetune runs/photos flowers/ --labels-per-class 10 --from-scratch --out runs/scratch10",
+        "ibot finetune --out runs/flowers --resume",
     ),
     "predict": (
         "ibot predict runs/flowers photos/ --out predictions.csv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,3 +46,16 @@ Heads = Annotated[
 Which = Annotated[str, typer.Option(metavar="NETWORK", help="teacher or student, where a checkpoint holds both.")]
 Precision = Annotated[str, typer.Option(metavar="TYPE", help="Arithmetic of the feature pass: fp32 or bf16.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.", min=0)]
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A recipe; see `ibot presets list`.", show_default=False)
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A YAML file with settings; wins over the preset.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="One setting, for example optim.lr=1e-3; may be repeated."),
+]
+RunOut = Annotated[Path | None, typer.Option(metavar="DIR", help="The run directory to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run no step.")]

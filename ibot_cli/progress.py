@@ -17,6 +17,7 @@ from rich.text import Text
 from ibot_cli import console
 
 PLAIN_INTERVAL = 30.0
+VALIDATED = {"holdout": "held-out training images", "test": "test images"}
 STOPPING = "stopping after this step, then saving; Ctrl-C once more stops at once without saving"
 
 
@@ -66,7 +67,7 @@ def step_text(record: Mapping[str, Any]) -> str:
 
 
 def epoch_text(record: Mapping[str, Any]) -> str:
-    """Target health and, with labels, agreement and k-NN of an epoch's record."""
+    """Target health and, with labels, agreement and k-NN of an epoch's record; of fine-tuning the accuracy."""
     parts = []
     for slot in ("cls", "patch"):
         if f"target_entropy/{slot}" in record:
@@ -76,6 +77,11 @@ def epoch_text(record: Mapping[str, Any]) -> str:
         parts.append(f"NMI {record['clusters/nmi']:.3f}, AMI {record['clusters/ami']:.3f}")
     if record.get("knn_accuracy") is not None:
         parts.append(f"k-NN {record['knn_accuracy']:.3f} on held-out training images")
+    if record.get("train/loss") is not None:
+        parts.append(f"loss {record['train/loss']:.3f}")
+    for name, images in VALIDATED.items():
+        if f"{name}/top1_accuracy" in record:
+            parts.append(f"top-1 {record[f'{name}/top1_accuracy']:.2%} on {images}")
     if record.get("bad_files"):
         parts.append(counted(record["bad_files"], "unreadable file"))
     return f"epoch {record['epochs_done']}: " + ("; ".join(parts) or "no update was made")
@@ -197,8 +203,8 @@ class LiveReporter(SilentReporter):
         self._show_below()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """See `ibot_cli.train.reporter.Reporter`; a line that stays only where k-NN was measured."""
-        measured = record.get("knn_accuracy") is not None
+        """See `ibot_cli.train.reporter.Reporter`; a line that stays only where an accuracy was measured."""
+        measured = record.get("knn_accuracy") is not None or any(f"{name}/loss" in record for name in VALIDATED)
         self._epoch = "" if measured else epoch_text(record)
         self._show_below()
         if measured:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ibot_cli.options import ConfigFile, Device, DryRun, Preset, Resume, RunOut, Sets, Workers
 
 
 def pretrain(
@@ -20,25 +21,14 @@ def pretrain(
             show_default=False,
         ),
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A recipe; see `ibot presets list`.", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A YAML file with settings; wins over the preset.")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="One setting, for example optim.lr=1e-3; may be repeated."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run directory to write.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or auto.", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Loader processes; 0 loads in the main process.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run no step.")] = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    out: RunOut = None,
+    resume: Resume = False,
+    device: Device = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result, or the plan, as JSON on stdout.")] = False,
 ) -> None:
     """Pre-train a vision transformer on images, without labels.

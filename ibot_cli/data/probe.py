@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,10 +112,15 @@ def time_loading(
         DataError: No image can be read.
     """
     assembler = Assembler(source, recipe, masks, 0, 0, 0, BadLimits(len(source), 1.0, len(source)))
+    return time_samples(len(source), lambda index: assembler([(index, 0)]), samples=samples, seconds=seconds)
+
+
+def time_samples(total: int, load: Callable[[int], object], *, samples: int = 16, seconds: float = 1.0) -> float:
+    """Seconds that `load` takes for one of `total` samples: the median of a few, within a time limit."""
     times: list[float] = []
-    for index in _sample(len(source), samples, 0):
+    for index in _sample(total, samples, 0):
         began = time.perf_counter()
-        assembler([(index, 0)])
+        load(index)
         times.append(time.perf_counter() - began)
         if sum(times) > seconds:
             break

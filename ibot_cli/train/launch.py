@@ -28,7 +28,7 @@ from ibot_cli.train.opening import anywhere, bad_file_outlook, open_run
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.request import DEMO_DATA, METHOD_PRESET, Request
-from ibot_cli.train.resume import check_number, refuse_changes, resume_warnings, stored_data
+from ibot_cli.train.resume import check_number, refuse_changes, require_task, resume_warnings, stored_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,7 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
     if request.out is None:
         raise UsageError("--resume needs the run directory.", "Add --out DIR.")
     run = RunDirectory.open(request.out)
+    require_task(run, "pretrain")
     stored = from_mapping(yaml.safe_load(run.config.read_text()), str(run.config))
     resolved = resolve(
         preset=request.preset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import torch
@@ -59,6 +60,24 @@ def stored_data(run: RunDirectory) -> dict[str, Any]:
             f"{run.data} cannot be read: {error}.", "Name the images again, with --resume and --out DIR."
         ) from error
     return content
+
+
+def require_task(run: RunDirectory, task: str) -> None:
+    """A run goes on with the command that began it.
+
+    Args:
+        run: The run.
+        task: `pretrain` or `finetune`.
+
+    Raises:
+        RunError: Another command began it.
+    """
+    found = stored_data(run).get("task", "pretrain")
+    if found != task:
+        raise RunError(
+            f"{run.path} is a run of `ibot {found}`, not of `ibot {task}`.",
+            f"Continue it with: ibot {found} --out {shlex.quote(str(run.path))} --resume",
+        )
 
 
 def check_number(run: RunDirectory, source: Source) -> None:

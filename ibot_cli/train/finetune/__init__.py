@@ -1,0 +1,1 @@
+"""Supervised fine-tuning of pre-trained weights: plan, loop and result."""

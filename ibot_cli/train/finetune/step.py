@@ -1,0 +1,88 @@
+"""One update of a classifier: forward, backward, clip, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ibot_cli.core.classifier import Classifier
+from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
+from ibot_cli.data.finetune_loader import LabelledBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneReport:
+    """Numbers of one step, all still on the device.
+
+    Attributes:
+        loss: Cross-entropy with the soft targets in nats, mean over images of all processes.
+        grad_norm: Common gradient norm before clipping.
+        finite: Whether the update was made.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+    finite: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneStepSettings:
+    """What a step needs besides its images and the schedule.
+
+    Attributes:
+        weight_decay: Of the matrices.
+        clip_grad: Largest norm of the whole gradient, 0 for none.
+        bf16: Whether the network runs under bf16 autocast.
+        average_over_ranks: Averages the given tensors over processes, in place.
+    """
+
+    weight_decay: float
+    clip_grad: float
+    bf16: bool
+    average_over_ranks: Callable[[Sequence[Tensor]], None]
+
+
+def finetune_step(
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[tuple[LabelledBatch, Tensor | None]],
+    lr: float,
+    settings: FinetuneStepSettings,
+) -> FinetuneReport:
+    """One optimiser update from one or more micro-batches, without a host read.
+
+    A non-finite loss or gradient leaves weights and moments untouched; the decision is made on the device.
+
+    Args:
+        model: The classifier.
+        optimizer: From `build_optimizer` with a layer decay.
+        batches: Micro-batches, each with its drop-path factors `[num_blocks, 2, b]` or None.
+        lr: Learning rate of the head.
+        settings: See there.
+    """
+    apply_schedule(optimizer, lr, settings.weight_decay)
+    images = sum(len(batch) for batch, _ in batches)
+    losses = []
+    for batch, drop_path in batches:
+        with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+            logits = model(batch.images, drop_path)
+        loss = soft_cross_entropy(logits, batch.targets) * (len(batch) / images)
+        loss.backward()
+        losses.append(loss.detach())
+    total = torch.stack(losses).sum()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    settings.average_over_ranks([*grads, total])
+    grad_norm = clip_gradients(model.parameters(), settings.clip_grad, "global")
+    finite = torch.isfinite(total) & torch.isfinite(grad_norm)
+    gated_step(optimizer, finite)
+    optimizer.zero_grad(set_to_none=True)
+    return FinetuneReport(loss=total, grad_norm=grad_norm, finite=finite)
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of `-sum(targets * log_softmax(logits))`, float32, in nats."""
+    return -(targets * functional.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
