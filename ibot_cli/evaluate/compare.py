@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,16 @@ def _latest(found: Sequence[_Found]) -> Iterator[_Found]:
 
 
 def _by_key(found: Sequence[_Found]) -> dict[tuple[str, ...], _Found]:
-    """The newest of each column."""
-    return {each.key: each for each in found}
+    """The newest of each column; baselines that it went without come from an earlier one, as they stay the same."""
+    newest: dict[tuple[str, ...], _Found] = {}
+    for each in found:
+        figure, earlier = each.figure, newest.get(each.key)
+        if earlier is not None:
+            known = {name: getattr(figure, name) for name in ("random", "pixels")}
+            missing = {name: getattr(earlier.figure, name) for name, value in known.items() if value is None}
+            figure = replace(figure, **missing)
+        newest[each.key] = _Found(figure, each.record)
+    return newest
 
 
 def _names(runs: Sequence[Path]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 Record = Mapping[str, Any]
 
 # options that decide how long an evaluation takes and what is shown, never a figure
-_SPEED = frozenset({"device", "workers", "batch_size", "heads", "cache", "no_cache"})
+_SPEED = frozenset({"device", "workers", "heads", "cache", "no_cache"})
 _SHOWN = frozenset({"baselines", "no_baselines", "json", "csv", "out", "figures", "plot", "html", "per_class"})
 
 
@@ -82,6 +82,21 @@ def _knn(record: Record) -> list[Figure]:
     )
 
 
+def _linear(record: Record) -> list[Figure]:
+    result = record["result"]
+    logistic = (result.get("chosen") or {}).get("solver") == "lbfgs"
+    return _figures(
+        Figure(
+            measure="logistic regression top-1" if logistic else "linear probe top-1",
+            value=_number(result.get("top1")),
+            total=result.get("num_test"),
+            random=result.get("baseline_random"),
+            pixels=result.get("baseline_pixels"),
+            scored=True,
+        )
+    )
+
+
 def _retrieval(record: Record) -> list[Figure]:
     result = record["result"]
     baselines = result.get("baselines") or {}
@@ -137,6 +152,7 @@ _COMMANDS: Mapping[str, _Command] = {
         ignored=frozenset({"k", "ks", "temperature", "temperatures", "checkpoints", "seed"}),
         chosen=("k", "temperature"),
     ),
+    "linear-probe": _Command(_linear),
     "finetune": _Command(
         _finetune,
         only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "train.epochs", "model.image_size"}),

@@ -152,6 +152,15 @@ def test_what_was_not_measured_is_left_out(a: Path) -> None:
     assert column.cells[0] is not None and column.cells[0].random is None and column.cells[0].pixels is None
 
 
+def test_baselines_of_an_earlier_evaluation_stay(a: Path) -> None:
+    add_knn(a, 0.5, baseline_random=0.3)
+    add_knn(a, 0.9, baseline_random=None, baseline_pixels=0.8)
+    add_knn(a, 0.6, k=10, baseline_random=None)
+    add_knn(a, 0.9, baseline_random=None, baseline_pixels=None)
+    cell = compare([a]).columns[0].cells[0]
+    assert cell is not None and (cell.value, cell.random, cell.pixels) == (0.9, 0.3, 0.8)
+
+
 def test_notes_on_steps_and_unknown_commands(tmp_path: Path) -> None:
     run = new_run(tmp_path / "a", 10, 30)
     add_knn(run, 0.9, step=20)
