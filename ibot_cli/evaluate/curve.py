@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ibot_cli.errors import RunError
 from ibot_cli.runs import checkpoint
 from ibot_cli.weights.load import LoadedBackbone, Which, from_checkpoint
 
@@ -37,5 +38,8 @@ def load_stops(paths: Iterable[Path], which: Which = "teacher") -> Iterator[Stop
         WeightsError: Its tensors do not fit.
     """
     for path in paths:
-        found = checkpoint.load(path)
+        try:
+            found = checkpoint.load(path)
+        except checkpoint.UnreadableCheckpointError as error:
+            raise RunError(error.message, "Name the steps of the other checkpoints instead.") from error
         yield Stop(found.step, found.epoch, from_checkpoint(found, which))

@@ -17,13 +17,12 @@ def show(result: KnnResult, *, per_class: bool = False) -> None:
     _show_accuracies(result)
     low, high = result.top1_interval
     console.note(
-        f"Top-1 at k = {result.k}, T = {result.temperature:g}: {result.top1:.2%} (95% interval {low:.1%} to {high:.1%})."
+        f"Top-1 at {_setting(result.k, result.temperature)}: {result.top1:.2%} (95% interval {low:.1%} to {high:.1%})."
     )
     if result.best.top1 > result.top1:
         best = result.best
-        console.note(
-            f"Best: {best.top1:.2%} at k = {best.k}, T = {best.temperature:g}; optimistic, as chosen on the test images."
-        )
+        where = _setting(best.k, best.temperature)
+        console.note(f"Best: {best.top1:.2%} at {where}; optimistic, as chosen on the test images.")
     if result.curve:
         _show_curve(result)
     if per_class:
@@ -48,6 +47,10 @@ def _show_accuracies(result: KnnResult) -> None:
         rows.append((name, str(result.k), *cells))
     numbers = ["k", *headings]
     console.table(["Features", *numbers], rows, right=numbers, keep=numbers)
+
+
+def _setting(k: int, temperature: float) -> str:
+    return f"k = {k}, T = {temperature:g}"
 
 
 def _baselines(result: KnnResult) -> list[tuple[str, float]]:
