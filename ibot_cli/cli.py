@@ -41,6 +41,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "knn-eval": (
         "ibot knn-eval runs/photos photos/",
         "ibot knn-eval timm:vit_small_patch16_224.dino photos/ --k 20 --json",
+        "ibot knn-eval runs/photos photos/ --checkpoints all --per-class",
+        "ibot knn-eval runs/photos photos/ --k 5,10,20 --temperature 0.05,0.07,0.1 --exclude-duplicates",
     ),
     "finetune": (
         "ibot finetune runs/photos flowers/ --out runs/flowers",
