@@ -65,15 +65,15 @@ def _one_run(found: Comparison) -> None:
 
 def _side_by_side(found: Comparison) -> None:
     """A row per measure, or per run where there are more runs than measures."""
-    heads = ["Measure", *found.runs, RANDOM, PIXELS]
-    rows = [
-        [column.title, *_run_cells(column), _range(column, "random"), _range(column, "pixels")]
-        for column in found.columns
-    ]
+    lines = [["Measure", *found.runs], *([column.title, *_run_cells(column)] for column in found.columns)]
+    for name, field in ((RANDOM, "random"), (PIXELS, "pixels")):
+        texts = [_range(column, field) for column in found.columns]
+        if any(text != NOTHING for text in texts):
+            lines = [[*line, text] for line, text in zip(lines, [name, *texts], strict=True)]
     if len(found.runs) > len(found.columns):
-        heads, *rows = [list(line) for line in zip(heads, *rows, strict=True)]
-        heads[0] = "Run"
-    console.table(heads, rows, right=heads[1:])
+        lines = [list(line) for line in zip(*lines, strict=True)]
+        lines[0][0] = "Run"
+    console.table(lines[0], lines[1:], right=lines[0][1:])
 
 
 def _differences(found: Comparison) -> None:

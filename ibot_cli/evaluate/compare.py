@@ -33,8 +33,11 @@ class _Found:
 
     @property
     def key(self) -> tuple[str, ...]:
+        return self.key_of(self.figure.measure)
+
+    def key_of(self, measure: str) -> tuple[str, ...]:
         settings = [f"{name}={value}" for name, value in settings_of(self.record).items()]
-        return (self.record["command"], self.figure.measure, str(self.record["fingerprint"]), *settings)
+        return (self.record["command"], measure, str(self.record["fingerprint"]), *settings)
 
 
 def compare(runs: Sequence[Path], *, allow_empty: bool = False) -> Comparison:
@@ -52,7 +55,7 @@ def compare(runs: Sequence[Path], *, allow_empty: bool = False) -> Comparison:
     """
     records = [read_evaluations(RunDirectory.open(path).path) for path in runs]
     names = _names(runs)
-    found = [[_Found(figure, record) for record in part for figure in figures_of(record)] for part in records]
+    found = [_folded([_Found(figure, record) for record in part for figure in figures_of(record)]) for part in records]
     if not any(found) and not allow_empty:
         raise RunError(
             f"No evaluation is recorded in {' or '.join(map(str, runs))}.",
@@ -75,6 +78,20 @@ def compare(runs: Sequence[Path], *, allow_empty: bool = False) -> Comparison:
         differences=tuple(differences),
         notes=(*notes, *_column_notes(columns), *_recipe_notes(titles, together)),
     )
+
+
+def _folded(found: Sequence[_Found]) -> list[_Found]:
+    """Trainings from scratch become the baseline of the same run's fine-tuning, where there is one."""
+    scratch = {each.key_of(each.figure.random_of): each.figure.value for each in found if each.figure.random_of}
+    tuned = {each.key for each in found} & scratch.keys()
+    kept = []
+    for each in found:
+        if each.figure.random_of and each.key_of(each.figure.random_of) in tuned:
+            continue
+        if each.key in tuned and each.figure.random is None:
+            each = _Found(replace(each.figure, random=scratch[each.key]), each.record)
+        kept.append(each)
+    return kept
 
 
 def _latest(found: Sequence[_Found]) -> Iterator[_Found]:

@@ -24,6 +24,7 @@ class Figure:
         random: The same of random weights; None when not measured.
         pixels: The same of raw pixels; None when not measured.
         scored: Whether the record's correctness of each image belongs to this number.
+        random_of: The measure whose value for random weights this is; None for all others.
     """
 
     measure: str
@@ -32,6 +33,7 @@ class Figure:
     random: float | None = None
     pixels: float | None = None
     scored: bool = False
+    random_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,20 +113,20 @@ def _retrieval(record: Record) -> list[Figure]:
 
 
 def _finetune(record: Record) -> list[Figure]:
-    """In the fine-tuned run itself the weights that it started from do not matter; elsewhere they are the point."""
+    """In the run that it began with, a training from scratch is a baseline; in its own run it is the run's result."""
     result = record["result"]
-    own = str(record.get("weights")) == str(result.get("run"))
-    name = "from scratch top-1" if result.get("from_scratch") and not own else "fine-tuned top-1"
     used, available = result.get("num_train", 0) + result.get("num_holdout", 0), result.get("labels_available")
     few = f", {used:,} of {available:,} labels" if available and used < available else ""
+    baseline = bool(result.get("from_scratch")) and str(record.get("weights")) != str(result.get("run"))
     return _figures(
         Figure(
-            measure=name + few,
+            measure=("from scratch top-1" if baseline else "fine-tuned top-1") + few,
             value=_number(result.get("top1")),
             total=result.get("num_test"),
             random=result.get("scratch_top1"),
             pixels=result.get("pixels_top1"),
             scored=True,
+            random_of="fine-tuned top-1" + few if baseline else None,
         )
     )
 
