@@ -11,6 +11,7 @@ Record = Mapping[str, Any]
 # options that decide how long an evaluation takes and what is shown, never a figure
 _SPEED = frozenset({"device", "workers", "heads", "cache", "no_cache"})
 _SHOWN = frozenset({"baselines", "no_baselines", "json", "csv", "out", "figures", "plot", "html", "per_class"})
+_CLUSTER_SCORES = {"ACC": "hungarian_accuracy", "NMI": "nmi", "AMI": "ami"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,29 @@ def _linear(record: Record) -> list[Figure]:
     )
 
 
+def _cluster(record: Record) -> list[Figure]:
+    """Random weights and raw pixels are clustered by k-means; the prototypes belong to the network."""
+    result = record["result"]
+    baselines = {(each["features"], each["k"]): each for each in result.get("baselines") or ()}
+    found = []
+    for row in result.get("rows") or ():
+        means, scores = row["method"] == "kmeans", row.get("scores") or {}
+        random, pixels = (
+            baselines.get((features, row["k"]), {}) if means else {} for features in ("random weights", "raw pixels")
+        )
+        size = f", {row['k']:,} clusters" if means and row["k"] != result.get("num_classes") else ""
+        found += [
+            Figure(
+                measure=f"{'k-means' if means else 'prototypes'} {name}{size}",
+                value=_number(scores.get(field)),
+                random=random.get(field),
+                pixels=pixels.get(field),
+            )
+            for name, field in _CLUSTER_SCORES.items()
+        ]
+    return _figures(*found)
+
+
 def _retrieval(record: Record) -> list[Figure]:
     result = record["result"]
     baselines = result.get("baselines") or {}
@@ -159,6 +183,7 @@ _COMMANDS: Mapping[str, _Command] = {
         _finetune,
         only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "train.epochs", "model.image_size"}),
     ),
+    "cluster": _Command(_cluster, ignored=frozenset({"k", "sheets", "seed"})),
     "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
 }
 COMMANDS = tuple(_COMMANDS)

@@ -50,3 +50,21 @@ def add_finetune(run: Path, made: Path, share: float, **fields: Any) -> None:
     known: dict[str, Any] = {"num_train": 1437, "labels_available": 1437, "from_scratch": False} | fields
     correct = np.arange(400) < round(400 * share)
     add(run, "finetune", correct=correct, run=str(made), top1=share, num_test=400, num_holdout=0, **known)
+
+
+def add_cluster(run: Path, nmi: float, **fields: Any) -> None:
+    """Record prototypes and k-means with 10 and 50 clusters of images of 10 classes, and baselines with 10."""
+
+    def scores(value: float, accuracy: float | None = None) -> dict[str, Any]:
+        return {"nmi": value, "ami": value - 0.1, "hungarian_accuracy": accuracy}
+
+    rows = [
+        {"method": "prototypes", "k": 256, "scores": scores(nmi - 0.2)},
+        {"method": "kmeans", "k": 10, "scores": scores(nmi, 0.75)},
+        {"method": "kmeans", "k": 50, "scores": scores(nmi + 0.1)},
+    ]
+    baselines = [
+        {"features": features, "k": 10, **scores(value, 0.2)}
+        for features, value in (("random weights", 0.3), ("raw pixels", 0.7))
+    ]
+    add(run, "cluster", rows=rows, baselines=baselines, num_classes=10, **fields)
