@@ -158,24 +158,32 @@ class FeatureCache:
 
     def _supersede(self) -> None:
         """Note which older entry was asked for in the same way, and remove it if its images are gone."""
-        found = [(entry, self._key.outdated(_header(entry) or {})) for entry in _entries(self.root)]
-        outdated = sorted(((_used(entry), entry, why) for entry, why in found if why), reverse=True)
+        outdated: list[tuple[int, Path, str]] = []
+        for entry in _entries(self.root):
+            with contextlib.suppress(OSError):
+                header = _header(entry) or {}
+                why = self._key.outdated(header)
+                if why is not None:
+                    outdated.append((_used(entry), entry, why))
+                    if header["made"].get("data") != self._key.made["data"]:
+                        _remove(entry)
         if outdated and not self.notes:
-            self.notes.append(outdated[0][2])
-        for _, entry, _ in outdated:
-            if (_header(entry) or {}).get("made", {}).get("data") != self._key.made["data"]:
-                _remove(entry)
+            self.notes.append(max(outdated)[2])
 
 
 def _header(entry: Path) -> dict[str, Any] | None:
-    """The header; an empty one if it is damaged, None if there is none."""
+    """The header; an empty one if it is damaged, None if there is none.
+
+    Raises:
+        OSError: It is there and cannot be read.
+    """
     try:
         found = json.loads((entry / _HEADER).read_text())
         checksum = found.pop("checksum")
         return found if checksum == _checksum(found) else {}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return {}
 
 

@@ -53,7 +53,7 @@ class SharedStore:
         share = np.array_split(np.array(sorted(self.todo)), distributed.world())[distributed.rank()]
         self.work = {int(block): self.todo[int(block)] for block in share}
         if directory is not None and distributed.any_rank(not self._sees_the_same(token), _CPU):
-            self._notes.append("The processes do not share a cache directory, so the features were not cached.")
+            self._notes.append("The processes do not share a cache directory, so the features stayed in memory.")
             self._use_memory()
 
     def write(self, block: Block) -> None:
