@@ -20,6 +20,7 @@ _INDEX_BITS = 32
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
 _CHUNK_ROWS = 256
 _CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}  # similarities held at once, at most about 40 bytes each
+_FEATURES = 4  # numbers of training features held at once, for each similarity
 _DENSE = 8  # where more than one in so many similarities is a candidate, picking them out costs more than it saves
 
 
@@ -100,11 +101,12 @@ def nearest(
     device = torch.device(device)
     elements = chunk_elements or _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cpu"])
     rows = max(1, min(_CHUNK_ROWS, elements))
+    widest = max(1, min(elements // rows, _FEATURES * elements // train.shape[1]))
     with exact_float32(device):
         queries = functional.normalize(test.to(device, torch.float32), dim=1)
         k = min(k, len(train))
         best = _keys(queries.new_full((len(queries), k), -torch.inf), torch.arange(k, device=device))
-        for start, stop in _spans(len(train), k, max(1, elements // rows)):
+        for start, stop in _spans(len(train), k, widest):
             bank = functional.normalize(train[start:stop].to(device, torch.float32), dim=1)
             for some, kept in zip(queries.split(rows), best.split(rows), strict=True):
                 _merge(kept, some @ bank.T, start)

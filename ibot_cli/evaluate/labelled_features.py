@@ -16,6 +16,7 @@ from ibot_cli.evaluate.features import feature_pass
 from ibot_cli.evaluate.labelled import Labelled, LabelledSplit, one_sided_notes
 from ibot_cli.weights.load import LoadedBackbone
 
+_CHECKED = 65_536  # rows at a time
 StageProgress = Callable[[str, int, int], None]
 
 
@@ -102,7 +103,7 @@ def read_features(
             loaded, images.source, precision=precision, device=device, workers=workers, cache=cache, progress=report
         )
         rows, places = table.pooled("cls"), table.index
-        if not bool(torch.isfinite(rows).all()):
+        if not all(bool(torch.isfinite(some).all()) for some in rows.split(_CHECKED)):
             raise WeightsError(
                 f"The features of {loaded.description} are not finite.",
                 "Check the weights: the training may have diverged.",

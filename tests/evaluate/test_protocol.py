@@ -197,6 +197,19 @@ def test_options_and_notes_of_the_feature_pass(
     assert result.notes.count("A stale cache was replaced.") == 1 and result.precision == "bf16"
 
 
+def test_damaged_cache_is_noted_and_changes_nothing(tmp_path: Path, loaded: LoadedBackbone, images: str) -> None:
+    first = evaluate_knn(loaded, images, ks=[3], baselines=False).result
+    files = list((tmp_path / "cache").rglob("cls@1.f32"))
+    assert len(files) == 2 and first.notes == ()
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[5] ^= 0xFF
+        file.write_bytes(content)
+    again = evaluate_knn(loaded, images, ks=[3], baselines=False).result
+    assert all("were damaged" in note for note in again.notes) and len(again.notes) >= 1
+    assert replace(again, notes=()) == first
+
+
 @pytest.fixture
 def leaky(tmp_path: Path) -> Callable[[bool], str]:
     """Own split of 6 + 4 images of each class; the leak adds three copies of training images to the test part."""
