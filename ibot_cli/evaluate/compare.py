@@ -138,7 +138,8 @@ def _apart(first: _Found, alike: Sequence[_Found]) -> list[str]:
     settings = [settings_of(other.record) for other in alike]
     for name, value in settings_of(first.record).items():
         if len({other.get(name) for other in settings}) > 1:
-            apart.append(f"{name} {value}")
+            count = value.count(",") + 1
+            apart.append(f"{name} {value}" if count <= _SHOWN else f"{count} {name}")
     return apart
 
 

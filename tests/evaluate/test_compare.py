@@ -117,6 +117,13 @@ def test_what_was_measured_otherwise_stands_apart(
     )
 
 
+def test_long_settings_are_counted_in_titles(a: Path, b: Path) -> None:
+    for run, rates in ((a, [0.1, 1.0]), (b, [0.1 * step for step in range(1, 46)])):
+        add(run, "linear-probe", top1=0.9, num_test=400, settings={"lrs": rates})
+    titles = [column.title for column in compare([a, b]).columns]
+    assert titles == ["linear probe top-1 (lrs 0.1,1)", "linear probe top-1 (45 lrs)"]
+
+
 @pytest.mark.parametrize(
     "settings", [{"device": "cuda"}, {"workers": 4}, {"ks": [20]}, {"no_baselines": True}, {"checkpoints": "all"}]
 )
