@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,10 +38,14 @@ class Counting(ViT):
         return super().last_blocks(images, num_blocks)
 
 
+def fresh() -> Counting:
+    return Counting(image_size=8, channels=3, patch_size=4, width=16, depth=3, heads=2, mask_token=False)
+
+
 def network(seed: int = 0) -> Counting:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = Counting(image_size=8, channels=3, patch_size=4, width=16, depth=3, heads=2, mask_token=False)
+        found = fresh()
     tiny.scatter(found, seed)
     return found.eval()
 
@@ -60,7 +63,7 @@ def loaded(seed: int = 0, **changes: Any) -> LoadedBackbone:
         "description": "a small network",
         "weights_hash": weights_hash(backbone),
         "architecture": "small",
-        "rebuild": partial(network, 9),
+        "rebuild": fresh,
     }
     return LoadedBackbone(**{**values, **changes})
 
