@@ -24,7 +24,7 @@ class Ballot:
         k: The one that is reported first: 20 if it was asked for, else the first that was.
         temperature: Likewise, 0.07 or the first.
         num_classes: C.
-        note: On values of k that were cut, or None.
+        notes: On values of k that were cut.
     """
 
     ks: tuple[int, ...]
@@ -32,7 +32,7 @@ class Ballot:
     k: int
     temperature: float
     num_classes: int
-    note: str | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def plan_ballot(ks: Sequence[int], temperatures: Sequence[float], num_train: int
         k=PREFERRED_K if PREFERRED_K in kept else min(ks[0], num_train),
         temperature=PREFERRED_TEMPERATURE if PREFERRED_TEMPERATURE in temperatures else temperatures[0],
         num_classes=num_classes,
-        note=note,
+        notes=() if note is None else (note,),
     )
 
 

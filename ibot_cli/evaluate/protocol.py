@@ -131,25 +131,25 @@ def evaluate_knn(
     notes = [*loaded.notes, *split.notes, *found.notes(split)]
     excluded, gone = find_duplicates(found, split, device=device) if exclude_duplicates else (None, None)
     judged, found = without(split, gone), found.without(gone)
-    notes += exclusion_notes(excluded, len(found.test.labels))
+    notes.extend(exclusion_notes(excluded, len(found.test.labels)))
     ballot = plan_ballot(ks, temperatures, len(found.train.labels), len(split.classes))
     outcome = hold(ballot, found, device=device)
-    points = []
-    for stop in curve:
-        features = found
-        if stop.loaded.weights_hash != loaded.weights_hash:
-            features = read(stop.loaded, split, prefix=f"step {stop.step:,}: ").without(gone)
-            notes += [note for note in features.notes(split) if note not in notes]
-        points.append(_point(stop, ballot, features, device))
-    baseline = None
-    if baselines:
-        setting = {"k": ballot.k, "temperature": ballot.temperature, "device": device, "workers": workers}
-        baseline = _baselines(loaded, judged, setting, progress)
-    notes += [*([ballot.note] if ballot.note else []), *_subset_note(baseline, judged)]
+
+    def features_at(stop: Stop) -> LabelledFeatures:
+        if stop.loaded.weights_hash == loaded.weights_hash:
+            return found
+        features = read(stop.loaded, split, prefix=f"step {stop.step:,}: ")
+        notes.extend(note for note in features.notes(split) if note not in notes)
+        return features.without(gone)
+
+    points = tuple(_point(stop, ballot, features_at(stop), device) for stop in curve)
+    setting = {"k": ballot.k, "temperature": ballot.temperature, "device": device, "workers": workers}
+    baseline = _baselines(loaded, judged, setting, progress) if baselines else None
+    notes.extend([*ballot.notes, *_subset_note(baseline, judged)])
     result = KnnResult(
         **_score_fields(ballot, outcome, found, split.classes),
         **_baseline_fields(baseline),
-        curve=tuple(points),
+        curve=points,
         excluded=excluded,
         split=split.sentence,
         weights=loaded.description,
