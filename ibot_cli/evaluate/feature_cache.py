@@ -80,6 +80,11 @@ class FeatureCache:
             self._lock.release()
             self._lock = None
 
+    def discard(self) -> None:
+        """Remove the entry, unless another process has begun to write it."""
+        self.release()
+        _remove(self.directory)
+
     def trim(self, limit: int) -> None:
         """Remove the entries that were not used for longest until all together take at most `limit` bytes.
 

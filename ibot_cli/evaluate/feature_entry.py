@@ -55,6 +55,7 @@ class DiskStore:
         self._dtype = dtype
         self._journal = directory / f"blocks-{writer}.jsonl"
         self._written: dict[tuple[int, str], _Written] = {}
+        self._maps: dict[str, NDArray[Any]] = {}  # kept, so that what was verified stays if the entry is removed
         self.reload()
 
     def reload(self) -> None:
@@ -62,6 +63,7 @@ class DiskStore:
         records = [record for journal in self.directory.glob("blocks-*.jsonl") for record in _records(journal)]
         records.sort(key=lambda record: int(record["time_ns"]))  # of the same block the last one counts
         self._written = {place: written for record in records for place, written in _parse(record)}
+        self._maps = {}
 
     def has(self, block: int, part: str) -> bool:
         """See `Store`."""
@@ -128,6 +130,7 @@ class DiskStore:
         return self.directory / f"{part}.{_SUFFIX[self._dtype]}"
 
     def _put(self, part: str, block: int, width: int, content: NDArray[np.uint8]) -> None:
+        self._maps.pop(part, None)
         path = self._file(part)
         row_bytes = width * _STORED[self._dtype].itemsize
         path.touch()
@@ -139,6 +142,8 @@ class DiskStore:
 
     def _map(self, part: str) -> NDArray[Any] | None:
         """`[R, D]`, or None where there is no such file or it has another size than the journals say."""
+        if part in self._maps:
+            return self._maps[part]
         widths = {written.width for (_, name), written in self._written.items() if name == part} - {0}
         stored = _STORED[self._dtype]
         try:
@@ -148,6 +153,7 @@ class DiskStore:
             found: NDArray[Any] = np.memmap(self._file(part), dtype=stored, mode="c", shape=shape)
         except (KeyError, OSError, ValueError):
             return None
+        self._maps[part] = found
         return found
 
     def _intact(self, column: NDArray[Any] | None, block: int, written: _Written) -> bool:

@@ -109,7 +109,8 @@ def feature_pass(
 ) -> FeatureTable:
     """Frozen features of images for any number of poolings, from one forward pass per image.
 
-    No generator is touched. The network is moved to `device`; its mode is restored.
+    No generator is touched. The network is moved to `device` unless the cache has everything; its mode is restored.
+    With several processes (`torchrun`) all must call it: each computes a share of the images, and all get the whole.
 
     Args:
         loaded: The network and how its images are prepared.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,7 @@ class SharedStore:
     def __init__(self, cache: FeatureCache | None, layout: Layout, dtype: torch.dtype, parts: Sequence[str]) -> None:
         self._cache, self._parts, self._dtype = cache, parts, dtype
         self._notes: list[str] = []
+        self._disk_full = False
         store = self._opened(layout)
         disk = store if isinstance(store, DiskStore) else None
         shared = missing(store, parts), store.layout, disk and disk.directory, self._leave_token(disk)
@@ -62,6 +64,7 @@ class SharedStore:
             self._store.write(block)
         except OSError as error:
             reason = error.strerror or str(error)
+            self._disk_full |= error.errno in (errno.ENOSPC, errno.EDQUOT)
             self._notes.append(f"The features could not be written to the cache and were not kept: {reason}.")
             self._use_memory()
             self._store.write(block)
@@ -78,13 +81,17 @@ class SharedStore:
     def settle(self, limit: int) -> tuple[str, ...]:
         """Cut the cache to `limit` bytes; all processes call it once they have opened what `finish` gave.
 
+        On a full disk the entry is removed: it must not be the cache that keeps the disk full.
+
         Returns:
             What happened that the user should know, as sentences.
         """
-        distributed.any_rank(False, _CPU)  # all have opened the files that may be removed
+        full = distributed.any_rank(self._disk_full, _CPU)  # by now all have opened the files that may be removed
         self.close()
         if self._cache is not None:
-            if self.todo:
+            if full:
+                self._cache.discard()
+            elif self.todo:
                 self._cache.trim(limit)
             self._notes = [*self._cache.notes, *self._notes]
         return tuple(distributed.merged(dict.fromkeys(self._notes, "")))

@@ -45,11 +45,11 @@ class TimmBackbone(nn.Module):
         """
         if self.num_blocks == 0:
             raise WeightsError(f"timm gives no blocks of {type(self.model).__name__}, only its pooled feature.")
+        prefix = self._num_prefix > 0
         final, found = self.model.forward_intermediates(
-            images, indices=num_blocks, return_prefix_tokens=True, norm=False, output_fmt="NLC"
+            images, indices=num_blocks, return_prefix_tokens=prefix, norm=False, output_fmt="NLC"
         )
-        # timm gives pairs of patches and prefix tokens, or the patches alone where there is no prefix
-        raw = [torch.cat([block[1], block[0]], dim=1) if isinstance(block, tuple) else block for block in found]
+        raw = [torch.cat([block[1], block[0]], dim=1) for block in found] if prefix else found
         normed = [*(self.model.norm(tokens) for tokens in raw[:-1]), final]
         blocks = [(x[:, self._num_prefix :], y[:, self._num_prefix :], y) for x, y in zip(raw, normed, strict=True)]
         earlier = [

@@ -381,6 +381,23 @@ def test_a_disk_that_becomes_full(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.notes == (
         "The features could not be written to the cache and were not kept: No space left on device.",
     )
+    assert entries() == []  # it must not be the cache that keeps the disk full
+
+
+def test_a_disk_that_refuses_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = feature_entry.DiskStore.write
+
+    def refuse(self: Any, block: Any) -> None:
+        if block.number >= 4:
+            raise OSError(5, "Input/output error")
+        original(self, block)
+
+    model = loaded()
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_entry.DiskStore, "write", refuse)
+        found = run(model)
+    assert same(found, uncached()) and counted(model) == NUM
+    assert found.notes == ("The features could not be written to the cache and were not kept: Input/output error.",)
     run(model)
     assert counted(model) == NUM - 4 * BLOCK
 

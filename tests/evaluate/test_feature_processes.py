@@ -135,6 +135,7 @@ def test_a_disk_that_is_full_for_one(tmp_path: Path) -> None:
         both(tmp_path, full_disk),
         ("The features could not be written to the cache and were not kept: No space left on device.",),
     )
+    assert list((cache_directory() / "features").iterdir()) == []
 
 
 @pytest.mark.parametrize("complete", [False, True])

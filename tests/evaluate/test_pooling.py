@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -142,8 +144,12 @@ def test_timm_blocks_are_those_of_timm(options: dict[str, int]) -> None:
     same_class_token(TimmBackbone(model), images)
 
 
-def test_timm_without_class_token_averages_earlier_blocks() -> None:
-    model = timm.create_model("vit_tiny_patch16_224", global_pool="avg", class_token=False, **SMALL).eval()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}), ("vit_relpos_small_patch16_224", {})],
+)
+def test_timm_without_class_token_averages_earlier_blocks(name: str, options: dict[str, Any]) -> None:
+    model = timm.create_model(name, **SMALL, **options).eval()
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         parts = compute_parts(TimmBackbone(model), images, everything(2))
