@@ -12,6 +12,7 @@ from ibot_cli.commands.compare import compare
 from ibot_cli.commands.embed import embed
 from ibot_cli.commands.finetune import finetune
 from ibot_cli.commands.knn_eval import knn_eval
+from ibot_cli.commands.linear_probe import linear_probe
 from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
 from ibot_cli.commands.pretrain import pretrain
@@ -23,6 +24,7 @@ Command = Callable[..., Any]
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "pretrain": pretrain,
     "knn-eval": knn_eval,
+    "linear-probe": linear_probe,
     "finetune": finetune,
     "predict": predict,
     "embed": embed,
@@ -43,6 +45,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot knn-eval timm:vit_small_patch16_224.dino photos/ --k 20 --json",
         "ibot knn-eval runs/photos photos/ --checkpoints all --per-class",
         "ibot knn-eval runs/photos photos/ --k 5,10,20 --temperature 0.05,0.07,0.1 --exclude-duplicates",
+    ),
+    "linear-probe": (
+        "ibot linear-probe runs/photos photos/",
+        "ibot linear-probe runs/photos photos/ --solver lbfgs --json",
+        "torchrun --nproc-per-node 8 -m ibot_cli linear-probe runs/vitb16 imagenet/ --augment --precision bf16 "
+        "--batch-size 1024",
     ),
     "finetune": (
         "ibot finetune runs/photos flowers/ --out runs/flowers",

@@ -16,7 +16,7 @@ from ibot_cli.evaluate.precision import exact_float32
 
 TOP = 5
 LR_BATCH = 256
-GROUP_COLUMNS = {"cpu": 5_000, "cuda": 100_000}
+GROUP_COLUMNS = {"cpu": 10_000, "cuda": 100_000}
 _SCORED_ELEMENTS = 2**23
 
 

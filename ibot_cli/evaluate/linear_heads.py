@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ibot_cli.evaluate.linear_grid import HeadSpec
 
 TRUST = 0.001
+_NOTHING = 1e-30  # shares below it are 0: products of denormal numbers take many times as long on a CPU
 
 
 def initial_weight(num_classes: int, dim: int, generator: torch.Generator) -> Tensor:
@@ -33,6 +35,7 @@ def push(logits: Tensor, labels: Tensor, scale: Tensor, out: Tensor | None = Non
         out: `[B, h, C]`, takes the result.
     """
     step = torch.softmax(logits, dim=2, out=out) if out is not None else torch.softmax(logits, dim=2)
+    functional.threshold_(step, _NOTHING, 0.0)
     step *= -scale
     batch, heads, _ = logits.shape
     places = labels.view(-1, 1, 1).expand(batch, heads, 1)
