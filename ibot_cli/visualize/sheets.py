@@ -22,43 +22,50 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def picture_sheet(
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | None],
     *,
     columns: int | None = None,
     side: int = 96,
     captions: Sequence[str] | None = None,
     outlines: Sequence[str | None] | None = None,
     title: str | None = None,
+    row_titles: Sequence[str] | None = None,
 ) -> Image.Image:
     """A grid of images on light paper, row by row.
 
     Each image keeps its shape and fills a square; those of less than half its side are enlarged without blur.
 
     Args:
-        images: At least one, of any size and mode.
+        images: At least one, of any size and mode; None leaves its place empty.
         columns: Of the grid; default a few more than there are rows.
         side: Of each square, in pixels.
         captions: A text per image, drawn below it on at most two lines and cut to fit; newlines are kept.
         outlines: A colour (name or `#rrggbb`) per image, or None for a hairline.
         title: A line or more above the grid.
+        row_titles: A line above each row of the grid, cut to fit.
 
     Returns:
         Mode `RGB`.
 
     Raises:
-        ValueError: No image, a size below 1, an unknown colour, or not as many captions or outlines as images.
+        ValueError: No image, a size below 1, an unknown colour, or not as many captions or outlines as images, or
+            row titles as rows.
     """
     for name, texts in (("captions", captions), ("outlines", outlines)):
         if texts is not None and len(texts) != len(images):
             raise ValueError(f"{len(texts)} {name} for {len(images)} images")
     if len(images) == 0 or side < 1 or (columns is not None and columns < 1):
         raise ValueError(f"{len(images)} images of side {side} in {columns} columns")
-    layout = _layout(len(images), columns, side, captions, outlines, title)
+    layout = _layout(len(images), columns, side, captions, outlines, title, row_titles)
     sheet = Image.new("RGB", (layout.width, layout.height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for line, text in enumerate(layout.title):
         draw.text((layout.margin, layout.margin + line * layout.title_step), text, fill=INK, font=layout.title_font)
+    for row, text in enumerate(layout.row_titles):
+        draw.text((layout.margin, layout.row_top(row)), text, fill=SOFT_INK, font=layout.caption_font)
     for place, image in enumerate(images):
+        if image is None:
+            continue
         left, top = layout.corner(place)
         _draw_frame(draw, (left, top), layout, None if outlines is None else outlines[place])
         sheet.paste(_fitted(image, side), (left, top))
@@ -88,11 +95,17 @@ class _Layout:
     caption_font: Font
     caption_step: int
     caption_gap: int
+    row_titles: tuple[str, ...]
+    row_step: int
+
+    def row_top(self, row: int) -> int:
+        """Upper edge of a row, its title included."""
+        return self.top + row * (self.row_step + self.cell_height + self.gap)
 
     def corner(self, place: int) -> tuple[int, int]:
         """Upper left corner of an image's square."""
         row, column = divmod(place, self.columns)
-        return self.margin + column * (self.side + self.gap), self.top + row * (self.cell_height + self.gap)
+        return self.margin + column * (self.side + self.gap), self.row_top(row) + self.row_step
 
 
 def _layout(
@@ -102,14 +115,18 @@ def _layout(
     captions: Sequence[str] | None,
     outlines: Sequence[str | None] | None,
     title: str | None,
+    row_titles: Sequence[str] | None,
 ) -> _Layout:
     columns = min(columns or _balanced(num), num)
+    rows = -(-num // columns)
+    if row_titles is not None and len(row_titles) != rows:
+        raise ValueError(f"{len(row_titles)} row titles for {rows} rows")
     stroke = max(3, side // 32) if outlines is not None and any(outlines) else 1
     margin, gap = max(12, side // 6), max(6, side // 12) + 2 * (stroke - 1)
     width = 2 * margin + columns * side + (columns - 1) * gap
     title_font = ImageFont.load_default(max(14, side // 6))
     heading = () if not title else _wrapped(_drawable(title), title_font, max(width, _NARROWEST) - 2 * margin)
-    width = max(width, _NARROWEST) if heading else width
+    width = max(width, _NARROWEST) if heading or row_titles else width
     caption_font = ImageFont.load_default(max(10, side // 8))
     texts = tuple(_caption(text, caption_font, side + gap - 4) for text in captions or [""] * num)
     caption_step, caption_gap = _line_height(caption_font), 3 + stroke
@@ -117,7 +134,7 @@ def _layout(
     cell_height = side + (caption_gap + lines * caption_step if lines else 0)
     title_step = _line_height(title_font)
     top = margin + (len(heading) * title_step + margin // 2 if heading else 0)
-    rows = -(-num // columns)
+    row_step = _line_height(caption_font) + stroke + 1 if row_titles else 0
     return _Layout(
         side=side,
         columns=columns,
@@ -125,7 +142,7 @@ def _layout(
         gap=gap,
         stroke=stroke,
         width=width,
-        height=top + rows * cell_height + (rows - 1) * gap + margin,
+        height=top + rows * (row_step + cell_height) + (rows - 1) * gap + margin,
         top=top,
         cell_height=cell_height,
         title=heading,
@@ -135,6 +152,8 @@ def _layout(
         caption_font=caption_font,
         caption_step=caption_step,
         caption_gap=caption_gap,
+        row_titles=tuple(_cut(_drawable(text), caption_font, width - 2 * margin) for text in row_titles or ()),
+        row_step=row_step,
     )
 
 

@@ -134,3 +134,25 @@ def test_impossible_sheets(options: dict, match: str) -> None:
         picture_sheet([noise(4, 4)], **options)
     with pytest.raises(ValueError, match="0 images"):
         picture_sheet([])
+
+
+def test_places_can_stay_empty() -> None:
+    image = noise(8, 8)
+    corners = squares(picture_sheet([None, image, image, None], columns=2, side=64), 64)
+    assert len(corners) == 2 and corners[0][0] > corners[1][0] and corners[0][1] < corners[1][1]
+
+
+def test_a_title_for_each_row() -> None:
+    white = Image.new("L", (40, 40), 255)
+    titles = ["first row", "a title that is much too long for a row of two small pictures " * 3]
+    sheet = picture_sheet([white] * 4, columns=2, side=80, row_titles=titles)
+    written = np.argwhere(ink(sheet))
+    corners = squares(sheet, 80)
+    (_, first), (left, second) = corners[0], corners[2]
+    above = written[written[:, 0] < first]
+    between = written[(written[:, 0] > first + 80) & (written[:, 0] < second)]
+    assert len(above) and len(between) and len(above) + len(between) == len(written)
+    assert written[:, 1].max() < sheet.width - 10 and above[:, 1].max() < between[:, 1].max()
+    assert above[:, 1].min() >= left - 2
+    with pytest.raises(ValueError, match="1 row titles for 2 rows"):
+        picture_sheet([white] * 4, columns=2, row_titles=["one"])
