@@ -183,7 +183,7 @@ _COMMANDS: Mapping[str, _Command] = {
         _finetune,
         only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "train.epochs", "model.image_size"}),
     ),
-    "cluster": _Command(_cluster, ignored=frozenset({"k", "sheets", "seed"})),
+    "cluster": _Command(_cluster, ignored=frozenset({"k"})),
     "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
 }
 COMMANDS = tuple(_COMMANDS)
