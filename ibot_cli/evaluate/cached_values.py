@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ibot_cli import __version__
+from ibot_cli import __version__, distributed
 from ibot_cli.errors import UsageError
+from ibot_cli.evaluate.processes import connect
 from ibot_cli.runs.durable import finite, write_json
 
 DEFAULT_GIB = 20.0
@@ -22,7 +23,8 @@ _LIMIT = "IBOT_CACHE_GIB"
 def cached_value(kind: str, key: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """`measure()` as JSON gives it back, or what it gave for the same `key` before.
 
-    A cache that cannot be read or written is ignored; so is one that another version of the package filled.
+    A cache that cannot be read or written is ignored; so is one that another version of the package filled. All
+    processes of a parallel run must call it; the first one's cache decides, so that all of them measure or none.
 
     Args:
         kind: What is measured, a word.
@@ -32,16 +34,23 @@ def cached_value(kind: str, key: str, measure: Callable[[], Mapping[str, Any]]) 
     digest = hashlib.sha256(f"{__version__}\n{key}".encode()).hexdigest()
     path = cache_directory() / kind / f"{digest}.json"
     enabled = cache_limit() > 0
+    connect()
+    value: dict[str, Any] | None = distributed.agree(_stored(path, key) if enabled else None)
+    if value is None:
+        value = distributed.agree(json.loads(json.dumps(finite(measure()))))
+        if enabled and distributed.rank() == 0:
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, {"key": key, "value": value})
+    return value
+
+
+def _stored(path: Path, key: str) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        stored = json.loads(path.read_text()) if enabled else {}
+        stored = json.loads(path.read_text())
         if stored["key"] == key and isinstance(stored["value"], dict):
             return dict(stored["value"])
-    value: dict[str, Any] = json.loads(json.dumps(finite(measure())))
-    with contextlib.suppress(OSError):
-        if enabled:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"key": key, "value": value})
-    return value
+    return None
 
 
 def cache_directory() -> Path:

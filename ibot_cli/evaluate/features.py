@@ -23,6 +23,7 @@ from ibot_cli.evaluate.feature_store import Bad, Block, Layout
 from ibot_cli.evaluate.feature_table import FeatureTable, nothing_readable
 from ibot_cli.evaluate.pooling import compute_parts, parts_of, pooled_parts
 from ibot_cli.evaluate.precision import DTYPES, arithmetic, check_precision, exact_float32
+from ibot_cli.evaluate.processes import connect
 from ibot_cli.evaluate.shared_store import SharedStore
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -138,7 +139,8 @@ def feature_pass(
     transform = eval_transform(loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
     layout = Layout.of(len(chosen), batch_size)
     limit = cache_limit() if cache else 0
-    with distributed.process_group(), contextlib.ExitStack() as stack:
+    connect()
+    with contextlib.ExitStack() as stack:
         entry = None
         if limit > 0 and distributed.rank() == 0:
             key = feature_key(loaded, source, transform, chosen, precision=precision, device=device)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ibot_cli import distributed
-from ibot_cli.evaluate.cached_values import cache_directory
+from ibot_cli.evaluate.cached_values import cache_directory, cached_value
 from ibot_cli.evaluate.feature_entry import DiskStore
 from tests.evaluate.passes import EVERYTHING, NUM, Pictures, counted, loaded, run
 from tests.evaluate.test_feature_cache import Stop, stopping
@@ -28,11 +28,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def work(rank: int, port: int, out: Path, prepare: Callable[[int], None], options: dict[str, Any]) -> None:
-    """What torchrun would start."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def environment(rank: int, port: int) -> dict[str, str]:
+    """What torchrun sets."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def work(rank: int, out: Path, prepare: Callable[[int], None], options: dict[str, Any]) -> None:
     prepare(rank)
+    for seed in (1, 2):  # a command makes several passes
+        run(loaded(seed), Pictures(5), cache=False)
     model, calls = loaded(), list[tuple[int, int]]()
     found = run(model, Pictures(bad=BAD), progress=lambda *call: calls.append(call), **options)
     content = {
@@ -47,13 +52,19 @@ def work(rank: int, port: int, out: Path, prepare: Callable[[int], None], option
 
 
 def both(out: Path, prepare: Callable[[int], None] = NOTHING, **options: Any) -> list[dict[str, Any]]:
+    in_two_processes(lambda rank: work(rank, out, prepare, options))
+    return [torch.load(out / f"{rank}.pt") for rank in range(2)]
+
+
+def in_two_processes(run_one: Callable[[int], object]) -> None:
     port, children = free_port(), []
     for rank in range(2):
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                work(rank, port, out, prepare, options)
+                os.environ |= environment(rank, port)
+                run_one(rank)
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -61,7 +72,6 @@ def both(out: Path, prepare: Callable[[int], None] = NOTHING, **options: Any) ->
                 os._exit(code)
         children.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
-    return [torch.load(out / f"{rank}.pt") for rank in range(2)]
 
 
 def check(found: list[dict[str, Any]], notes: tuple[str, ...] = (), precision: str = "fp32") -> None:
@@ -145,3 +155,24 @@ def test_processes_without_a_common_directory(tmp_path: Path, complete: bool) ->
     found = both(tmp_path, other_machine)
     check(found, ("The processes do not share a cache directory, so the features stayed in memory.",))
     assert [one["counted"] for one in found] == ([0, 0] if complete else [20 - 1, 17 - 4])
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_small_results_are_measured_by_all_processes_or_none(tmp_path: Path, known: int) -> None:
+    def work(rank: int) -> None:
+        os.environ["XDG_CACHE_HOME"] = str(tmp_path / str(rank))
+        calls = list[int]()
+
+        def measure() -> dict[str, int]:
+            calls.append(rank)
+            return {"rank": rank}
+
+        value = cached_value("kind", "key", measure)
+        torch.save((value, calls), tmp_path / f"{rank}.pt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / str(known)))
+        cached_value("kind", "key", lambda: {"rank": 5})
+    in_two_processes(work)
+    expected = [({"rank": 5}, []), ({"rank": 5}, [])] if known == 0 else [({"rank": 0}, [0]), ({"rank": 0}, [1])]
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == expected
