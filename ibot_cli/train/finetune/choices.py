@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from ibot_cli.config.finetune import FinetuneConfig
+from ibot_cli.config.load import Resolution
+from ibot_cli.data.finetune_loader import fitting_batch
 from ibot_cli.train.choices import SMALL_SET, Choice
 from ibot_cli.train.finetune.request import DEMO_DATA, DEMO_PRESET, SMALL_PRESET, FinetuneRequest
 from ibot_cli.weights.shapes import BackboneShape
 
 # Published recipes by token width of the ViT that they are for.
 BY_WIDTH = {384: "finetune_vits16", 768: "finetune_vitb16", 1024: "finetune_vitl16"}
+MOST_EPOCHS = 1000  # the published length with few labels
+RECIPE = ("default", "preset")  # origins of values that the user did not give
 WIDTHS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768, "vit_large": 1024}
 
 
@@ -28,3 +33,47 @@ def choose_preset(request: FinetuneRequest, num_images: int, shape: BackboneShap
     width = shape.width or WIDTHS.get(shape.arch, 384)
     nearest = min(BY_WIDTH, key=lambda known: abs(known - width))
     return BY_WIDTH[nearest], f"{num_images:,} training images, and a network of width {width}"
+
+
+def recipe_choices(
+    resolved: Resolution[FinetuneConfig], available: int, used: int, world: int = 1
+) -> dict[str, Choice]:
+    """What the recipe's values become with few labels, and from random weights; nothing that the user gave.
+
+    Args:
+        resolved: The configuration and its origins.
+        available: Labelled training images.
+        used: Images that are trained on.
+        world: Number of processes.
+    """
+    choices = _stretched(resolved, available, used, world)
+    if resolved.config.model.from_scratch and resolved.config.optim.layer_decay < 1:
+        choices["optim.layer_decay"] = (1.0, "random layers hold nothing that a low learning rate would preserve")
+    return {path: choice for path, choice in choices.items() if resolved.origin[path].startswith(RECIPE)}
+
+
+def _stretched(resolved: Resolution[FinetuneConfig], available: int, used: int, world: int) -> dict[str, Choice]:
+    """Epochs that make as many updates with a part of the labels as with all of them, 1000 epochs at most.
+
+    A recipe's epochs are meant for all images; with few of them it would stop before it has learnt anything. What is
+    counted in epochs is stretched alike, unless the user said how many epochs there are.
+    """
+    config = resolved.config
+    said = resolved.origin["train.epochs"]
+    if (config.labels.fraction is None and config.labels.per_class is None) or not said.startswith(RECIPE):
+        return {}
+    steps = [count // fitting_batch(count, config.train.batch_size, world) for count in (available, used)]
+    epochs = min(config.train.epochs * steps[0] // steps[1], max(MOST_EPOCHS, config.train.epochs))
+    factor = epochs / config.train.epochs
+    if factor <= 1:
+        return {}
+    why = f"about as many updates with {used:,} of {available:,} labels as with all, {MOST_EPOCHS} epochs at most"
+    scaled = {
+        "optim.warmup_epochs": config.optim.warmup_epochs,
+        "train.eval_epochs": config.train.eval_epochs,
+        "train.checkpoint_epochs": config.train.checkpoint_epochs,
+    }
+    others: dict[str, Choice] = {
+        path: (round(value * factor), "stretched with train.epochs") for path, value in scaled.items() if value
+    }
+    return {"train.epochs": (epochs, why), **others}

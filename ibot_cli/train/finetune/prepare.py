@@ -19,7 +19,7 @@ from ibot_cli.errors import DataError, RunError, UsageError
 from ibot_cli.evaluate.labelled import open_labelled
 from ibot_cli.runs.checkpoint import Checkpoint, latest
 from ibot_cli.runs.directory import RunDirectory, check_can_create
-from ibot_cli.train.finetune.choices import choose_preset
+from ibot_cli.train.finetune.choices import choose_preset, recipe_choices
 from ibot_cli.train.finetune.images import FinetuneImages, choose_images
 from ibot_cli.train.finetune.plan import FinetunePlan, as_loaded, make_plan
 from ibot_cli.train.finetune.request import FinetuneRequest
@@ -98,18 +98,20 @@ def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     split = open_labelled(data, channels=loaded.channels)
     parts = trainable(loaded)
     preset, why = choose_preset(request, len(split.train.labels), parts.shape)
-    choices = {} if request.preset is not None else {"preset": (preset, why)}
     resolved = request.resolve(preset)
+    _use_threads(resolved.config)
+    images = choose_images(split, resolved.config)
+    # Asked twice: what suits depends on how many labels the settings leave.
+    choices = recipe_choices(resolved, images.available, len(images.train.source), distributed.world())
+    resolved = request.resolve(preset, choices)
     config = as_loaded(resolved.config, loaded)
-    _use_threads(config)
-    images = choose_images(split, config)
     start = starting_classifier(loaded, parts, config, images.classes)
     plan = make_plan(
         Resolution(config, resolved.origin),
         images,
         start.shape,
         reference_epochs=resolve(root=FinetuneConfig, preset=preset, file=None, sets=()).config.train.epochs,
-        choices=choices,
+        choices={**({} if request.preset is not None else {"preset": (preset, why)}), **choices},
         want_memory=want_memory,
     )
     plan.warnings[:0] = loaded.notes
