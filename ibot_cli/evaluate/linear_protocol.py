@@ -153,7 +153,7 @@ def _result(
         baseline_pixels=beside.get("pixels"),
         baseline_num_train=beside.get("num_train"),
         baseline_num_test=beside.get("num_test"),
-        split=f"{split.sentence} {num_holdout:,} of the training images choose the head and are not learnt from.",
+        split=split.sentence + _holdout_sentence(num_holdout),
         weights=loaded.description,
         weights_hash=loaded.weights_hash,
         data=data,
@@ -161,6 +161,12 @@ def _result(
         settings={**settings.plain(), **({} if settings.solver == "lbfgs" else {"batch_size": found.batch})},
         notes=(*loaded.notes, *split.notes, *found.notes, *_bad_note(found), *_subset_note(beside, split, settings)),
     )
+
+
+def _holdout_sentence(num_holdout: int) -> str:
+    if not num_holdout:
+        return ""
+    return f" {num_holdout:,} of the training images choose the head and are not learnt from."
 
 
 def _bad_note(found: ProbeData) -> list[str]:
