@@ -52,17 +52,16 @@ def center_search(centers: Tensor, backend: Literal["torch", "faiss"]) -> Search
     return _faiss_search(centers) if backend == "faiss" else _torch_search(centers)
 
 
-def squared_distances(rows: Tensor, centers: Tensor, lengths: Tensor | None = None) -> Tensor:
+def squared_distances(rows: Tensor, centers: Tensor, lengths: Tensor) -> Tensor:
     """Squared distances `[m, K]`, never negative.
 
     Args:
         rows: float32 `[m, D]`.
         centers: float32 `[K, D]`.
-        lengths: Squared lengths of the centres, `[K]`, where they are known.
+        lengths: Squared lengths of the rows, `[m]`.
     """
-    lengths = centers.square().sum(dim=1) if lengths is None else lengths
-    crossed = torch.addmm(lengths, rows, centers.T, alpha=-2)
-    return crossed.add_(rows.square().sum(dim=1, keepdim=True)).clamp_(min=0)
+    crossed = torch.addmm(centers.square().sum(dim=1), rows, centers.T, alpha=-2)
+    return crossed.add_(lengths.unsqueeze(1)).clamp_(min=0)
 
 
 def _torch_search(centers: Tensor) -> Search:

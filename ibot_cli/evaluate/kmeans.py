@@ -22,7 +22,7 @@ from ibot_cli.evaluate.precision import exact_float32
 MAX_ITERATIONS = 300
 _IMPROVEMENT = 1e-6  # of the inertia; a run that gains less has converged
 _SAME = 1e-6  # of the mean squared length; a row closer than that to its centre has no cluster of its own to found
-_SEED_ROWS, _SEED_ROWS_PER_CENTER = 10_000, 50  # of the rows that the first centres are chosen from, the larger
+_SEED_ROWS, _SEED_ROWS_PER_CENTER = 10_000, 20  # of the rows that the first centres are chosen from, the larger
 _CHUNK_ROWS = 2**14
 _CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}  # distances held at once
 
@@ -173,7 +173,8 @@ def _first_centers(rows: _Rows, k: int, rng: np.random.Generator) -> Tensor:
     order = torch.from_numpy(rng.permutation(len(rows.values))[:size]).to(rows.values.device)
     sample = rows.values if size == len(rows.values) else rows.values[order]
     chosen = [int(rng.integers(size))]
-    closest = squared_distances(sample, sample[chosen])[:, 0]
+    lengths = torch.linalg.vector_norm(sample, dim=1).square()
+    closest = squared_distances(sample, sample[chosen], lengths)[:, 0]
     num_candidates = 2 + int(np.log(k))
     for _ in range(1, k):
         # summed on the CPU in float64: a GPU's running sum differs from call to call
@@ -183,7 +184,7 @@ def _first_centers(rows: _Rows, k: int, rng: np.random.Generator) -> Tensor:
         if upto[-1] <= 0:  # fewer different rows than centres
             candidates = rng.integers(size, size=num_candidates)
         places = torch.from_numpy(candidates).to(sample.device)
-        nearer = torch.minimum(closest.unsqueeze(1), squared_distances(sample, sample[places]))
+        nearer = torch.minimum(closest.unsqueeze(1), squared_distances(sample, sample[places], lengths))
         winner = int(nearer.sum(dim=0, dtype=torch.float64).argmin())
         chosen.append(int(candidates[winner]))
         closest = nearer[:, winner]
