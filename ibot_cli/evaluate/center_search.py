@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -16,14 +18,16 @@ from ibot_cli.errors import UsageError
 
 Backend = Literal["auto", "torch", "faiss"]
 BACKENDS: tuple[Backend, ...] = ("auto", "torch", "faiss")
+_GPU_SCRATCH = 2**28  # bytes
+
 Search = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def choose_backend(asked: Backend, device: torch.device) -> Literal["torch", "faiss"]:
     """Which library searches.
 
-    `auto` is faiss where it sees GPUs and the device is one, since it never holds all distances at once; and torch
-    elsewhere, whose matrix products took a quarter of the time of faiss on the CPUs that were measured.
+    `auto` is faiss where it works on a GPU and the device is one, since it never holds all distances at once; and
+    torch elsewhere, whose matrix products took a quarter of the time of faiss on the CPUs that were measured.
 
     Args:
         asked: What the user wants.
@@ -35,12 +39,11 @@ def choose_backend(asked: Backend, device: torch.device) -> Literal["torch", "fa
     if asked == "torch":
         return "torch"
     if asked == "auto":
-        on_gpu = device.type == "cuda" and _sees_gpus(_faiss())
-        return "faiss" if on_gpu else "torch"
+        return "faiss" if device.type == "cuda" and _works_on(device) else "torch"
     if _faiss() is None:
         raise UsageError("faiss is not installed, or does not fit this machine.", "Use --backend torch.")
-    if device.type == "cuda" and not _sees_gpus(_faiss()):
-        raise UsageError("The installed faiss sees no GPU.", "Use --backend torch, or --device cpu.")
+    if device.type == "cuda" and not _works_on(device):
+        raise UsageError("The installed faiss does not work on this GPU.", "Use --backend torch, or --device cpu.")
     return "faiss"
 
 
@@ -78,21 +81,37 @@ def _torch_search(centers: Tensor) -> Search:
 def _faiss_search(centers: Tensor) -> Search:
     faiss = _faiss()
     importlib.import_module("faiss.contrib.torch_utils")  # teaches the indices to take tensors, also those on a GPU
-    if centers.device.type == "cuda":
-        settings = faiss.GpuIndexFlatConfig()
-        settings.device = torch.cuda.current_device() if centers.device.index is None else centers.device.index
-        resources = faiss.StandardGpuResources()
-        index = faiss.GpuIndexFlatL2(resources, centers.shape[1], settings)
-        index.resources = resources  # the index does not keep it alive by itself
-    else:
-        index = faiss.IndexFlatL2(centers.shape[1])
-    index.add(centers.contiguous())
+    index = _gpu_index(faiss, centers) if centers.device.type == "cuda" else faiss.IndexFlatL2(centers.shape[1])
+    with _on(centers.device):
+        index.add(centers.contiguous())
 
     def search(rows: Tensor) -> tuple[Tensor, Tensor]:
-        squared, found = index.search(rows.contiguous(), 1)
+        with _on(centers.device):  # faiss follows the current stream of the current GPU
+            squared, found = index.search(rows.contiguous(), 1)
         return squared[:, 0].clamp(min=0), found[:, 0]
 
     return search
+
+
+def _gpu_index(faiss: Any, centers: Tensor) -> Any:
+    settings = faiss.GpuIndexFlatConfig()
+    settings.device = torch.cuda.current_device() if centers.device.index is None else centers.device.index
+    resources = _gpu_resources(settings.device)
+    index = faiss.GpuIndexFlatL2(resources, centers.shape[1], settings)
+    index.resources = resources  # the index does not keep it alive by itself
+    return index
+
+
+@cache
+def _gpu_resources(number: int) -> Any:
+    """Scratch memory on one GPU, kept because every iteration makes a new index."""
+    resources = _faiss().StandardGpuResources()
+    resources.setTempMemory(_GPU_SCRATCH)
+    return resources
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _faiss() -> Any:
@@ -104,5 +123,14 @@ def _faiss() -> Any:
     return faiss
 
 
-def _sees_gpus(faiss: Any) -> bool:
-    return faiss is not None and hasattr(faiss, "GpuIndexFlatL2") and faiss.get_num_gpus() > 0
+@cache
+def _works_on(device: torch.device) -> bool:
+    """Whether faiss sees GPUs and finds the nearest of two centres on this one."""
+    faiss = _faiss()
+    if faiss is None or not hasattr(faiss, "GpuIndexFlatL2") or faiss.get_num_gpus() == 0:
+        return False
+    try:
+        centers = torch.eye(2, device=device)
+        return _faiss_search(centers)(centers.flip(0))[1].tolist() == [1, 0]
+    except Exception:  # built for another CUDA or another kind of GPU, it fails with all kinds of errors
+        return False

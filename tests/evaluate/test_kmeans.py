@@ -177,12 +177,32 @@ def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.hint == "Use --backend torch."
 
 
-def test_faiss_on_a_gpu_only_where_it_sees_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faiss_on_a_gpu_only_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda:1")
-    monkeypatch.setattr(center_search, "_sees_gpus", lambda faiss: False)
+    monkeypatch.setattr(center_search, "_works_on", lambda device: False)
     assert choose_backend("auto", cuda) == "torch" == choose_backend("auto", torch.device("cpu"))
-    with pytest.raises(UsageError, match="sees no GPU"):
+    with pytest.raises(UsageError, match="does not work on this GPU"):
         choose_backend("faiss", cuda)
-    monkeypatch.setattr(center_search, "_sees_gpus", lambda faiss: True)
+    monkeypatch.setattr(center_search, "_works_on", lambda device: True)
     assert choose_backend("auto", cuda) == choose_backend("faiss", cuda) == "faiss"
-    assert choose_backend("torch", cuda) == "torch"
+    assert choose_backend("torch", cuda) == choose_backend("torch", torch.device("cpu")) == "torch"
+
+
+@pytest.mark.parametrize("answer", [[1, 0], [0, 1], None])
+def test_whether_faiss_works_is_tried_out(monkeypatch: pytest.MonkeyPatch, answer: list[int] | None) -> None:
+    def search(rows: Tensor) -> tuple[Tensor, Tensor]:
+        if answer is None:
+            raise RuntimeError("no kernel image is available for execution on the device")
+        return torch.zeros(2), torch.tensor(answer)
+
+    class Faiss:
+        GpuIndexFlatL2 = None
+
+        def __init__(self, num_gpus: int) -> None:
+            self.get_num_gpus = lambda: num_gpus
+
+    works = center_search._works_on.__wrapped__
+    monkeypatch.setattr(center_search, "_faiss_search", lambda centers: search)
+    for module_found, expected in ((Faiss(1), answer == [1, 0]), (Faiss(0), False), (object(), False), (None, False)):
+        monkeypatch.setattr(center_search, "_faiss", lambda found=module_found: found)
+        assert works(torch.device("cpu")) is expected
