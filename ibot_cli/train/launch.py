@@ -19,12 +19,12 @@ from ibot_cli.data.probe import probe
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.errors import DataError, UsageError
 from ibot_cli.runs.checkpoint import Checkpoint, latest
-from ibot_cli.runs.directory import RunDirectory, check_can_create
+from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.environment import describe
 from ibot_cli.train.choices import Choice, automatic_choices, changed_paths
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
-from ibot_cli.train.opening import anywhere, bad_file_outlook, open_run
+from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place, open_run
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.request import DEMO_DATA, METHOD_PRESET, Request
@@ -98,7 +98,7 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
     resolved = request.resolve()
     stamp = distributed.agree(time.strftime("%Y%m%d-%H%M%S"))
     out = request.out or Path("runs") / f"{preset or METHOD_PRESET}-{stamp}"
-    check_can_create(out)
+    check_place(out)
     _use_threads(resolved.config)
     source = open_source(data, channels=resolved.config.data.channels, split="train")
     choices: dict[str, Choice] = {}

@@ -8,9 +8,28 @@ from pathlib import Path
 from ibot_cli import distributed
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.probe import DataSummary
-from ibot_cli.errors import DataError
+from ibot_cli.errors import DataError, RunError
 from ibot_cli.runs.directory import RunDirectory, check_can_create
 from ibot_cli.runs.lock import RunLock
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where a new run would overwrite something; every process gets the answer of process 0.
+
+    The others must not look for themselves: process 0 may have begun the run meanwhile.
+
+    Raises:
+        RunError: As `check_can_create`.
+    """
+    problem: tuple[str, str | None] | None = None
+    if distributed.rank() == 0:
+        try:
+            check_can_create(out)
+        except RunError as error:
+            problem = (error.message, error.hint)
+    problem = distributed.agree(problem)
+    if problem is not None:
+        raise RunError(*problem)
 
 
 def open_run(out: Path, resume: bool, describe: Callable[[RunDirectory], None]) -> tuple[RunDirectory, RunLock | None]:

@@ -18,13 +18,13 @@ from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.errors import DataError, RunError, UsageError
 from ibot_cli.evaluate.labelled import open_labelled
 from ibot_cli.runs.checkpoint import Checkpoint, latest
-from ibot_cli.runs.directory import RunDirectory, check_can_create
+from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.train.finetune.choices import choose_preset, recipe_choices
 from ibot_cli.train.finetune.images import FinetuneImages, choose_images
 from ibot_cli.train.finetune.plan import FinetunePlan, as_loaded, make_plan
 from ibot_cli.train.finetune.request import FinetuneRequest
 from ibot_cli.train.finetune.start import Start, starting_classifier
-from ibot_cli.train.opening import anywhere, bad_file_outlook
+from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place
 from ibot_cli.train.plan import known
 from ibot_cli.train.resume import refuse_changes, require_task, resume_warnings, stored_data
 from ibot_cli.weights.finetuned import TASK, unpack
@@ -93,7 +93,7 @@ def prepare(request: FinetuneRequest, *, want_memory: bool = False) -> Prepared:
 def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     weights, data = known(request.weights), known(request.data)
     if request.out is not None:
-        check_can_create(request.out)
+        check_place(request.out)
     loaded = load_weights(weights, heads=request.heads)
     split = open_labelled(data, channels=loaded.channels)
     parts = trainable(loaded)
@@ -118,7 +118,6 @@ def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     _use_threads(plan.config)
     stamp = distributed.agree(time.strftime("%Y%m%d-%H%M%S"))
     out = request.out or Path("runs") / f"{preset}-{stamp}"
-    check_can_create(out)
     origin = Origin(
         weights=weights if weights.startswith("timm:") else str(Path(weights).expanduser().absolute()),
         heads=request.heads,
