@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ibot_cli import __version__, console
+from ibot_cli.commands.cluster import cluster
 from ibot_cli.commands.compare import compare
 from ibot_cli.commands.embed import embed
 from ibot_cli.commands.finetune import finetune
@@ -25,6 +26,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "pretrain": pretrain,
     "knn-eval": knn_eval,
     "linear-probe": linear_probe,
+    "cluster": cluster,
     "finetune": finetune,
     "predict": predict,
     "embed": embed,
@@ -51,6 +53,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot linear-probe runs/photos photos/ --solver lbfgs --json",
         "torchrun --nproc-per-node 8 -m ibot_cli linear-probe runs/vitb16 imagenet/ --augment --precision bf16 "
         "--batch-size 1024",
+    ),
+    "cluster": (
+        "ibot cluster runs/photos photos/",
+        "ibot cluster runs/photos photos/ --k 10,20,50 --figures figures/ --out clusters.csv",
+        "ibot cluster timm:vit_small_patch16_224.dino photos/ --split all --json",
     ),
     "finetune": (
         "ibot finetune runs/photos flowers/ --out runs/flowers",
