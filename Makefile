@@ -7,7 +7,7 @@ RUN := runs/demo
 .PHONY: help install demo test test-all lint types format reference clean
 
 help:
-	@echo "make demo      set up, pre-train on the embedded digits, show the k-NN table"
+	@echo "make demo      set up, pre-train on the embedded digits, measure: one table"
 	@echo "make test      set up, run the tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff;  make types  mypy;  make format  ruff format"
@@ -26,7 +26,10 @@ demo: $(INSTALLED)
 	if [ -f $(RUN)/config.yaml ]; then set -- --resume; fi; \
 	$(BIN)/ibot pretrain --out $(RUN) "$$@" && echo "pre-training took $$(( $$(date +%s) - start )) s"
 	@start=$$(date +%s); \
-	$(BIN)/ibot knn-eval $(RUN) builtin:digits && echo "evaluation took $$(( $$(date +%s) - start )) s"
+	for evaluation in knn-eval linear-probe cluster; do \
+		echo "$$evaluation ..."; $(BIN)/ibot --quiet $$evaluation $(RUN) builtin:digits || exit; \
+	done; \
+	$(BIN)/ibot compare $(RUN) && echo "evaluation took $$(( $$(date +%s) - start )) s"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
