@@ -225,3 +225,11 @@ def test_waiting_is_shown_on_a_terminal_only(
     with waiting("Loading ..."):
         pass
     assert told == ["Loading ..."]
+
+
+def test_an_epoch_of_fine_tuning_tells_loss_and_accuracy() -> None:
+    record = {"epochs_done": 3, "train/loss": 0.51234, "bad_files": 0}
+    assert epoch_text(record) == "epoch 3: loss 0.512"
+    held = {**record, "holdout/top1_accuracy": 0.9, "holdout/loss": 0.4}
+    assert epoch_text(held) == "epoch 3: loss 0.512; top-1 90.00% on held-out training images"
+    assert epoch_text({**record, "test/top1_accuracy": 0.98765}).endswith("; top-1 98.77% on test images")
