@@ -14,7 +14,6 @@ from ibot_cli.options import (
     DryRun,
     Heads,
     Json,
-    NoBaselines,
     Preset,
     Resume,
     RunOut,
@@ -55,7 +54,7 @@ def finetune(
         bool, typer.Option("--from-scratch", help="Random weights in the same network, to compare with.")
     ] = False,
     resume: Resume = False,
-    no_baselines: NoBaselines = False,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Skip the k-NN of raw pixels.")] = False,
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,

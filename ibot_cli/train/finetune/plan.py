@@ -137,28 +137,22 @@ def make_plan(
     config = replace(config, runtime=decide_arithmetic(config.runtime, device, made))
     runtime = decide_cores(config.runtime, lambda: _share_cores(config, images, shape, device, parameters), made)
     config = replace(config, runtime=runtime)
-    rank_batch = share_of_rank(config.train.batch_size)
-    micro, memory = decide_micro_batch(shape, config, device, rank_batch, want_memory)
-    micro = distributed.agree(micro)
-    if config.train.micro_batch_size is None and micro < rank_batch:
-        made["train.micro_batch_size"] = (micro, f"the largest part of {rank_batch} images that fits into memory")
-    config = replace(config, train=replace(config.train, micro_batch_size=micro))
-    schedule = FinetuneSchedule(
-        epochs=config.train.epochs,
-        steps_per_epoch=len(images.train.source) // config.train.batch_size,
-        batch_size=config.train.batch_size,
-        optim=config.optim,
-    )
+    config, memory = _fit_memory(config, shape, device, made, want_memory)
     return FinetunePlan(
         config=config,
         origin=resolved.origin,
         choices=made,
-        warnings=[*images.notes, *map(str, cuts), *shortage(memory, micro)],
+        warnings=[*images.notes, *map(str, cuts), *shortage(memory, config.train.micro_batch_size)],
         images=images,
         data=data,
         shape=shape,
         device=device,
-        schedule=schedule,
+        schedule=FinetuneSchedule(
+            epochs=config.train.epochs,
+            steps_per_epoch=len(images.train.source) // config.train.batch_size,
+            batch_size=config.train.batch_size,
+            optim=config.optim,
+        ),
         parameters=parameters,
         memory=memory,
     )
@@ -179,6 +173,22 @@ def _fit_warmup(config: FinetuneConfig, reference_epochs: int) -> tuple[Finetune
     warmup = fitted_warmup(asked, config.train.epochs, reference_epochs)
     cuts = [Cut("optim.warmup_epochs", asked, warmup)] if warmup != asked else []
     return replace(config, optim=replace(config.optim, warmup_epochs=warmup)), cuts
+
+
+def _fit_memory(
+    config: FinetuneConfig,
+    shape: ClassifierShape,
+    device: torch.device,
+    made: dict[str, Choice],
+    want_memory: bool,
+) -> tuple[FinetuneConfig, Memory | None]:
+    """A micro-batch that fits into memory, the same in every process."""
+    rank_batch = share_of_rank(config.train.batch_size)
+    micro, memory = decide_micro_batch(shape, config, device, rank_batch, want_memory)
+    micro = distributed.agree(micro)
+    if config.train.micro_batch_size is None and micro < rank_batch:
+        made["train.micro_batch_size"] = (micro, f"the largest part of {rank_batch} images that fits into memory")
+    return replace(config, train=replace(config.train, micro_batch_size=micro)), memory
 
 
 def _share_cores(
