@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli import distributed
 from ibot_cli.evaluate.baselines import (
     MAX_TEST,
     MAX_TRAIN,
@@ -102,26 +101,7 @@ def _baselines(
 
     prepared = (loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
     key = f"{loaded.architecture} {prepared} {split.fingerprint} {settings.plain()}"
-    return _measured_together(key, measure)
-
-
-def _measured_together(key: str, measure: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
-    """What the first process finds in its cache, or all measure together, because they share the heads."""
-    if distributed.rank() > 0:
-        if distributed.agree(None):
-            measure()
-        return dict(distributed.agree(None))
-    needed = False
-
-    def with_the_others() -> dict[str, Any]:
-        nonlocal needed
-        needed = bool(distributed.agree(True))
-        return measure()
-
-    found = cached_value("linear", key, with_the_others)
-    if not needed:
-        distributed.agree(False)
-    return dict(distributed.agree(found))
+    return cached_value("linear", key, measure)
 
 
 def _result(

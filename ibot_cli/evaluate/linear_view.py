@@ -13,7 +13,7 @@ def show(result: LinearResult) -> None:
     logistic = result.chosen.solver == "lbfgs"
     console.note(f"{'Logistic regression' if logistic else 'Linear probe'} on {result.data}: {result.weights}")
     rows = [("this network", f"{result.top1:.2%}", f"{result.top5:.2%}")]
-    beside = (("random weights", result.baseline_random), ("raw pixels, 32 x 32", result.baseline_pixels))
+    beside = (("random weights, seed 0", result.baseline_random), ("raw pixels, 32 x 32", result.baseline_pixels))
     rows += [(name, f"{top1:.2%}", "") for name, top1 in beside if top1 is not None]
     numbers = ["Top-1", "Top-5"]
     console.table(["Features", *numbers], rows, right=numbers, keep=numbers)
