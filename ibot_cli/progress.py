@@ -17,6 +17,7 @@ from rich.text import Text
 from ibot_cli import console
 
 PLAIN_INTERVAL = 30.0
+PLAIN_EPOCHS = 100  # lines about epochs that a file or a pipe gets, besides those with an accuracy
 VALIDATED = {"holdout": "held-out training images", "test": "test images"}
 STOPPING = "stopping after this step, then saving; Ctrl-C once more stops at once without saving"
 
@@ -87,6 +88,11 @@ def epoch_text(record: Mapping[str, Any]) -> str:
     return f"epoch {record['epochs_done']}: " + ("; ".join(parts) or "no update was made")
 
 
+def measured(record: Mapping[str, Any]) -> bool:
+    """Whether an epoch's record holds an accuracy."""
+    return record.get("knn_accuracy") is not None or any(f"{name}/loss" in record for name in VALIDATED)
+
+
 class SilentReporter:
     """Shows nothing but warnings."""
 
@@ -116,7 +122,7 @@ class SilentReporter:
 
 
 class PlainReporter(SilentReporter):
-    """Lines for files and pipes: one per epoch, and one at least every half minute."""
+    """Lines for files and pipes: one per epoch (about a hundred at most), and one at least every half minute."""
 
     def __init__(self) -> None:
         self._total = self._per_epoch = 1
@@ -139,8 +145,11 @@ class PlainReporter(SilentReporter):
             self._note_step(record["step"], step_text(record))
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """See `ibot_cli.train.reporter.Reporter`."""
-        console.note(epoch_text(record))
+        """See `ibot_cli.train.reporter.Reporter`; of many epochs, those with an accuracy and every so many others."""
+        epochs = -(-self._total // self._per_epoch)
+        every = -(-epochs // PLAIN_EPOCHS)
+        if measured(record) or record["epochs_done"] % every == 0 or record["epochs_done"] == epochs:
+            console.note(epoch_text(record))
 
     def say(self, text: str) -> None:
         """See `ibot_cli.train.reporter.Reporter`."""
@@ -204,10 +213,9 @@ class LiveReporter(SilentReporter):
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """See `ibot_cli.train.reporter.Reporter`; a line that stays only where an accuracy was measured."""
-        measured = record.get("knn_accuracy") is not None or any(f"{name}/loss" in record for name in VALIDATED)
-        self._epoch = "" if measured else epoch_text(record)
+        self._epoch = "" if measured(record) else epoch_text(record)
         self._show_below()
-        if measured:
+        if measured(record):
             self.say(epoch_text(record))
 
     def say(self, text: str) -> None:

@@ -233,3 +233,14 @@ def test_an_epoch_of_fine_tuning_tells_loss_and_accuracy() -> None:
     held = {**record, "holdout/top1_accuracy": 0.9, "holdout/loss": 0.4}
     assert epoch_text(held) == "epoch 3: loss 0.512; top-1 90.00% on held-out training images"
     assert epoch_text({**record, "test/top1_accuracy": 0.98765}).endswith("; top-1 98.77% on test images")
+
+
+def test_many_short_epochs_do_not_fill_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = PlainReporter()
+    reporter.start(0, 450, 1)
+    for epoch in range(1, 451):
+        reporter.epoch({"epochs_done": epoch, "train/loss": 1.0} | ({"test/loss": 1.0} if epoch == 7 else {}))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 91
+    assert [line.split(":")[0] for line in lines[:3]] == ["epoch 5", "epoch 7", "epoch 10"]
+    assert lines[-1].startswith("epoch 450")

@@ -12,6 +12,8 @@ from ibot_cli.weights.shapes import BackboneShape
 # Published recipes by token width of the ViT that they are for.
 BY_WIDTH = {384: "finetune_vits16", 768: "finetune_vitb16", 1024: "finetune_vitl16"}
 MOST_EPOCHS = 1000  # the published length with few labels
+# On the digits, with 10 labels of each class, more updates than this gained nothing on held-out training images.
+LEAST_UPDATES = 200
 RECIPE = ("default", "preset")  # origins of values that the user did not give
 WIDTHS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768, "vit_large": 1024}
 
@@ -53,7 +55,7 @@ def recipe_choices(
 
 
 def _stretched(resolved: Resolution[FinetuneConfig], available: int, used: int, world: int) -> dict[str, Choice]:
-    """Epochs that make as many updates with a part of the labels as with all of them, 1000 epochs at most.
+    """Epochs that make at least 200 updates with a part of the labels, 1000 epochs at most.
 
     A recipe's epochs are meant for all images; with few of them it would stop before it has learnt anything. What is
     counted in epochs is stretched alike, unless the user said how many epochs there are.
@@ -62,12 +64,11 @@ def _stretched(resolved: Resolution[FinetuneConfig], available: int, used: int, 
     said = resolved.origin["train.epochs"]
     if (config.labels.fraction is None and config.labels.per_class is None) or not said.startswith(RECIPE):
         return {}
-    steps = [count // fitting_batch(count, config.train.batch_size, world) for count in (available, used)]
-    epochs = min(config.train.epochs * steps[0] // steps[1], max(MOST_EPOCHS, config.train.epochs))
+    epochs = min(-(-LEAST_UPDATES // (used // fitting_batch(used, config.train.batch_size, world))), MOST_EPOCHS)
     factor = epochs / config.train.epochs
-    if factor <= 1:
+    if used >= available or factor <= 1:
         return {}
-    why = f"about as many updates with {used:,} of {available:,} labels as with all, {MOST_EPOCHS} epochs at most"
+    why = f"{LEAST_UPDATES} updates at least, with {used:,} of {available:,} labels; {MOST_EPOCHS} epochs at most"
     scaled = {
         "optim.warmup_epochs": config.optim.warmup_epochs,
         "train.eval_epochs": config.train.eval_epochs,

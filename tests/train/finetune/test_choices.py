@@ -38,25 +38,25 @@ def chosen(available: int, used: int, *sets: str, preset: str = "finetune_small"
 
 
 def test_few_labels_stretch_what_is_counted_in_epochs() -> None:
-    """100 epochs x 100 steps; 10 steps are left of an epoch."""
-    found = chosen(6400, 640, label_fraction=0.1)
+    """100 epochs, warm-up 5, of one update each."""
+    found = chosen(6400, 64, label_fraction=0.01)
     assert found == {
-        "train.epochs": 1000, "optim.warmup_epochs": 50, "train.eval_epochs": 50, "train.checkpoint_epochs": 100,
+        "train.epochs": 200, "optim.warmup_epochs": 10, "train.eval_epochs": 10, "train.checkpoint_epochs": 20,
     }  # fmt: skip
-    assert chosen(6400, 64, label_fraction=0.01)["train.epochs"] == 1000
-    assert chosen(6400, 2560, label_fraction=0.4)["train.epochs"] == 250
+    assert chosen(640, 100, "train.epochs=30", label_fraction=0.1) == {}
+    assert chosen(6400, 128, label_fraction=0.02) == {}  # 200 updates already
 
 
 def test_all_labels_or_epochs_that_were_given_stretch_nothing() -> None:
-    assert chosen(6400, 6400) == {}
-    assert chosen(6400, 640) == {}
-    assert chosen(6400, 640, "train.epochs=7", label_fraction=0.1) == {}
-    assert chosen(6400, 640, preset="finetune_semi_vits16", label_fraction=0.1) == {}
+    assert chosen(64, 64) == {}
+    assert chosen(6400, 64) == {}
+    assert chosen(6400, 64, "train.epochs=7", label_fraction=0.01) == {}
+    assert chosen(6400, 64, preset="finetune_semi_vits16", label_fraction=0.01) == {}
 
 
 def test_what_the_user_gave_stays() -> None:
-    found = chosen(6400, 640, "optim.warmup_epochs=3", "train.eval_epochs=0", label_fraction=0.1)
-    assert found == {"train.epochs": 1000, "train.checkpoint_epochs": 100}
+    found = chosen(6400, 64, "optim.warmup_epochs=3", "train.eval_epochs=0", label_fraction=0.01)
+    assert found == {"train.epochs": 200, "train.checkpoint_epochs": 20}
 
 
 def test_random_weights_take_no_layer_decay_unless_asked() -> None:
