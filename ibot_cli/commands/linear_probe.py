@@ -16,7 +16,6 @@ from ibot_cli.options import (
     LabelledData,
     NoBaselines,
     NoCache,
-    Precision,
     Seed,
     WeightsArgument,
     Workers,
@@ -55,7 +54,9 @@ def linear_probe(
         bool | None,
         typer.Option("--flip/--no-flip", help="Flips with --augment. Default: as WEIGHTS were trained, else on."),
     ] = None,
-    precision: Precision = "fp32",
+    precision: Annotated[
+        str, typer.Option(metavar="TYPE", help="Arithmetic of the network and of the heads' products: fp32 or bf16.")
+    ] = "fp32",
     seed: Seed = 0,
     json: Json = False,
     no_baselines: NoBaselines = False,
@@ -69,8 +70,8 @@ def linear_probe(
 ) -> None:
     """Train linear classifiers on frozen features: the published sweep of 45 learning rates, all at once.
 
-    Held-out training images choose the classifier whose test accuracy is reported. The best on the test images, which
-    is how such figures are usually published, stands beside it under that name.
+    Held-out training images choose the classifier whose test accuracy is reported. Beside it stands the best on the
+    test images, which is how such figures are usually published.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in pretrain
     from ibot_cli import distributed
