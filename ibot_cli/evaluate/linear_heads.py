@@ -35,7 +35,7 @@ def push(logits: Tensor, labels: Tensor, scale: Tensor, out: Tensor | None = Non
         out: `[B, h, C]`, takes the result.
     """
     step = torch.softmax(logits, dim=2, out=out) if out is not None else torch.softmax(logits, dim=2)
-    functional.threshold_(step, _NOTHING, 0.0)
+    functional.threshold(step, _NOTHING, 0.0, inplace=True)
     step *= -scale
     batch, heads, _ = logits.shape
     places = labels.view(-1, 1, 1).expand(batch, heads, 1)
