@@ -17,6 +17,7 @@ from ibot_cli.commands.linear_probe import linear_probe
 from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
 from ibot_cli.commands.pretrain import pretrain
+from ibot_cli.commands.retrieve import retrieve
 from ibot_cli.errors import IBotError
 
 INTERRUPTED = 130
@@ -27,6 +28,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "knn-eval": knn_eval,
     "linear-probe": linear_probe,
     "cluster": cluster,
+    "retrieve": retrieve,
     "finetune": finetune,
     "predict": predict,
     "embed": embed,
@@ -58,6 +60,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot cluster runs/photos photos/",
         "ibot cluster runs/photos photos/ --k 10,20,50 --figures figures/ --out clusters.csv",
         "ibot cluster timm:vit_small_patch16_224.dino photos/ --split all --json",
+    ),
+    "retrieve": (
+        "ibot retrieve runs/photos photos/ --sheet neighbours.png",
+        "ibot retrieve runs/photos photos/ one.jpg two.jpg --k 5 --json",
+        "ibot retrieve runs/photos photos/ --duplicates --out duplicates.csv",
     ),
     "finetune": (
         "ibot finetune runs/photos flowers/ --out runs/flowers",

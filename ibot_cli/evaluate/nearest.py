@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibot_cli.errors import WeightsError
+from ibot_cli.evaluate.center_search import choose_backend
 from ibot_cli.evaluate.precision import exact_float32
 
 _MARGIN = 8  # candidates beyond k, so that rounding in float32 seldom decides who is among the k
@@ -180,7 +181,7 @@ def _faiss_candidates(bank: Tensor, count: int, device: torch.device) -> Candida
     """Exhaustive search with faiss, or None where torch is the better or the only choice."""
     on_gpu = device.type == "cuda"
     faiss = _faiss()
-    if faiss is None or (on_gpu and (not _sees_gpus(faiss) or count > _FAISS_GPU_MOST)):
+    if faiss is None or (on_gpu and (count > _FAISS_GPU_MOST or choose_backend("auto", device) != "faiss")):
         return None
     index = _gpu_index(faiss, bank.shape[1], device) if on_gpu else faiss.IndexFlatIP(bank.shape[1])
     for _, part in _unit_parts(bank):
@@ -201,10 +202,6 @@ def _faiss() -> Any:
     except Exception:  # a faiss built for another NumPy or without its libraries fails with all kinds of errors
         return None
     return faiss
-
-
-def _sees_gpus(faiss: Any) -> bool:
-    return hasattr(faiss, "GpuIndexFlatIP") and faiss.get_num_gpus() > 0
 
 
 def _gpu_index(faiss: Any, size: int, device: torch.device) -> Any:

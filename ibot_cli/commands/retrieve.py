@@ -1,0 +1,193 @@
+"""`ibot retrieve`: the nearest images of each query, how often they are right, and images that occur twice."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ibot_cli import console
+from ibot_cli.errors import UsageError
+from ibot_cli.options import AnyData, Device, Heads, Json, NoBaselines, NoCache, Precision, WeightsArgument, Workers
+
+if TYPE_CHECKING:
+    from ibot_cli.evaluate.cluster_images import Part
+    from ibot_cli.evaluate.lookup import FeatureOptions
+    from ibot_cli.evaluate.retrieval import RetrievalResult
+    from ibot_cli.weights.load import LoadedBackbone
+
+
+def retrieve(
+    weights: WeightsArgument,
+    data: AnyData,
+    queries: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[QUERIES...]", help="Images and folders to look up in DATA; default: DATA's own images."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours to list per query.", min=1)] = 10,
+    pooling: Annotated[
+        str, typer.Option(metavar="TEXT", help="Which tokens make a feature: cls, mean, cls4, cls+mean, ...")
+    ] = "cls",
+    split: Annotated[
+        Literal["auto", "train", "test", "all"],
+        typer.Option(
+            help="The part of DATA that is searched, image by image; auto looks test images up among training images "
+            "where DATA have both, else takes all."
+        ),
+    ] = "auto",
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="List the images of DATA that occur more than once, instead.")
+    ] = False,
+    threshold: Annotated[
+        float, typer.Option(metavar="COSINE", help="With --duplicates: a larger cosine makes a duplicate.")
+    ] = 0.999,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write everything here as CSV.", show_default=False)
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw queries and neighbours here.", show_default=False)
+    ] = None,
+    rows: Annotated[int, typer.Option(metavar="N", help="Queries, or groups, on the sheet at most.", min=1)] = 12,
+    json: Json = False,
+    no_baselines: NoBaselines = False,
+    no_cache: NoCache = False,
+    precision: Precision = "fp32",
+    which: Annotated[
+        Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")
+    ] = "teacher",
+    device: Device = None,
+    workers: Workers = None,
+    heads: Heads = None,
+) -> None:
+    """Find the nearest images of each query, score them against labels, or list duplicates.
+
+    Without QUERIES and with labels, mean average precision stands beside random weights and raw pixels.
+    """
+    if duplicates and queries:
+        raise UsageError("--duplicates compares the images of DATA with each other.", "Leave QUERIES out.")
+    from ibot_cli.evaluate.duplicate_search import check_threshold
+    from ibot_cli.evaluate.features import default_workers
+    from ibot_cli.evaluate.lookup import FeatureOptions
+    from ibot_cli.evaluate.output_file import check_output
+    from ibot_cli.evaluate.pooling import parse_pooling
+    from ibot_cli.evaluate.precision import check_precision
+    from ibot_cli.runs.evaluations import record_evaluation
+    from ibot_cli.train.machine import choose_device
+    from ibot_cli.weights.load import load_weights
+
+    check_precision(precision)
+    parse_pooling(pooling)
+    check_threshold(threshold)
+    for path, option, ending in ((out, "--out", ".csv"), (sheet, "--sheet", ".png")):
+        if path is not None:
+            check_output(path, option, ending)
+    chosen = choose_device(None if device == "auto" else device)
+    options = FeatureOptions(
+        pooling=pooling,
+        precision=precision,
+        device=chosen,
+        workers=default_workers(chosen) if workers is None else workers,
+        cache=not no_cache,
+    )
+    loaded = load_weights(weights, which=which, heads=heads)
+    wanted = _Output(out=out, sheet=sheet, rows=rows, json=json)
+    if duplicates:
+        _duplicates(loaded, data, split, threshold, options, wanted)
+        return
+    result = _neighbours(loaded, data, queries or [], split, k, not no_baselines, options, wanted)
+    if result.mean_average_precision is None:
+        return
+    settings = {"k": k, "pooling": pooling, "split": split, "precision": precision, "which": which, "heads": heads}
+    path = record_evaluation(weights, "retrieve", settings=settings | {"baselines": not no_baselines}, result=result)
+    if path is not None and not json:
+        console.note(f"Recorded in {path}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    """What is written besides the table."""
+
+    out: Path | None
+    sheet: Path | None
+    rows: int
+    json: bool
+
+
+def _neighbours(
+    loaded: LoadedBackbone,
+    data: str,
+    queries: list[str],
+    split: Part,
+    k: int,
+    baselines: bool,
+    options: FeatureOptions,
+    wanted: _Output,
+) -> RetrievalResult:
+    """Look up, then show and write what was found."""
+    from ibot_cli.evaluate.gallery import open_gallery
+    from ibot_cli.evaluate.neighbours import neighbours_csv
+    from ibot_cli.evaluate.output_file import write_output
+    from ibot_cli.evaluate.queries import open_search
+    from ibot_cli.evaluate.retrieval import retrieve as look_up
+    from ibot_cli.evaluate.retrieval_table import show_retrieval
+    from ibot_cli.progress import stage_bars
+    from ibot_cli.visualize.retrieval_sheets import write_neighbour_sheet
+
+    if queries:
+        gallery = open_search(data, queries, channels=loaded.channels, part=split)
+    else:
+        gallery = open_gallery(data, channels=loaded.channels, part=split)
+    files = wanted.json or wanted.out is not None or wanted.sheet is not None
+    with stage_bars() as progress:
+        result, found = look_up(
+            loaded,
+            gallery,
+            data,
+            k=k,
+            baselines=baselines,
+            listed=files or not gallery.measured,
+            options=options,
+            progress=progress,
+        )
+    show_retrieval(result, () if gallery.measured else found)
+    if wanted.json:
+        console.emit_json({**asdict(result), "queries": found})
+    if wanted.out is not None:
+        write_output(wanted.out, neighbours_csv(found).encode(errors="surrogateescape"))
+        console.note(f"The neighbours of {len(found):,} queries are in {wanted.out}.")
+    if wanted.sheet is not None:
+        shown = write_neighbour_sheet(wanted.sheet, gallery, found, rows=wanted.rows)
+        console.note(f"{shown:,} of {len(found):,} queries are drawn in {wanted.sheet}.")
+    return result
+
+
+def _duplicates(
+    loaded: LoadedBackbone, data: str, split: Part, threshold: float, options: FeatureOptions, wanted: _Output
+) -> None:
+    """Find duplicates, then show and write them."""
+    from ibot_cli.evaluate.duplicate_result import duplicates_csv
+    from ibot_cli.evaluate.duplicate_search import find_duplicates
+    from ibot_cli.evaluate.output_file import write_output
+    from ibot_cli.evaluate.retrieval_table import show_duplicates
+    from ibot_cli.progress import stage_bars
+    from ibot_cli.visualize.retrieval_sheets import write_duplicate_sheet
+
+    with stage_bars() as progress:
+        result, source = find_duplicates(
+            loaded, data, part=split, threshold=threshold, options=options, progress=progress
+        )
+    show_duplicates(result)
+    if wanted.json:
+        console.emit_json(result)
+    if wanted.out is not None:
+        write_output(wanted.out, duplicates_csv(result.groups).encode(errors="surrogateescape"))
+        console.note(f"{len(result.groups):,} groups are in {wanted.out}.")
+    if wanted.sheet is not None and result.groups:
+        shown = write_duplicate_sheet(wanted.sheet, source, result.groups, rows=wanted.rows)
+        console.note(f"{shown:,} of {len(result.groups):,} groups are drawn in {wanted.sheet}.")
+    elif wanted.sheet is not None:
+        console.note(f"There is no duplicate to draw in {wanted.sheet}.")
