@@ -168,7 +168,13 @@ def _result_rows(result: FinetuneResult) -> list[tuple[str, str, str]]:
         how = "best on test, as published, optimistic" if optimistic else f"best on {best.chosen_on}"
         rows.append((f"{name}, {how} (epoch {best.epoch})", f"{best.top1:.2%}", f"{best.top5:.2%}"))
     if result.scratch_top1 is not None:
-        rows.append((f"from random weights, same labels ({result.scratch_run})", f"{result.scratch_top1:.2%}", ""))
+        rows.append(
+            (
+                f"from random weights, same labels, best recorded ({result.scratch_run})",
+                f"{result.scratch_top1:.2%}",
+                "",
+            )
+        )
     if result.pixels_top1 is not None and result.pixels is not None:
         rows.append((f"{result.pixels}, same training images", f"{result.pixels_top1:.2%}", ""))
     return rows

@@ -40,25 +40,17 @@ def choose_preset(request: FinetuneRequest, num_images: int, shape: BackboneShap
 def recipe_choices(
     resolved: Resolution[FinetuneConfig], available: int, used: int, world: int = 1
 ) -> dict[str, Choice]:
-    """What the recipe's values become with few labels, and from random weights; nothing that the user gave.
+    """Epochs that make at least 200 updates with a part of the labels, 1000 epochs at most.
+
+    A recipe's epochs are meant for all images; with few of them it would stop before it has learnt anything. What is
+    counted in epochs is stretched alike. Nothing is chosen where the user said how many epochs there are, and no other
+    value that the user gave is changed.
 
     Args:
         resolved: The configuration and its origins.
         available: Labelled training images.
         used: Images that are trained on.
         world: Number of processes.
-    """
-    choices = _stretched(resolved, available, used, world)
-    if resolved.config.model.from_scratch and resolved.config.optim.layer_decay < 1:
-        choices["optim.layer_decay"] = (1.0, "random layers hold nothing that a low learning rate would preserve")
-    return {path: choice for path, choice in choices.items() if resolved.origin[path].startswith(RECIPE)}
-
-
-def _stretched(resolved: Resolution[FinetuneConfig], available: int, used: int, world: int) -> dict[str, Choice]:
-    """Epochs that make at least 200 updates with a part of the labels, 1000 epochs at most.
-
-    A recipe's epochs are meant for all images; with few of them it would stop before it has learnt anything. What is
-    counted in epochs is stretched alike, unless the user said how many epochs there are.
     """
     config = resolved.config
     said = resolved.origin["train.epochs"]
@@ -74,7 +66,8 @@ def _stretched(resolved: Resolution[FinetuneConfig], available: int, used: int, 
         "train.eval_epochs": config.train.eval_epochs,
         "train.checkpoint_epochs": config.train.checkpoint_epochs,
     }
-    others: dict[str, Choice] = {
-        path: (round(value * factor), "stretched with train.epochs") for path, value in scaled.items() if value
-    }
-    return {"train.epochs": (epochs, why), **others}
+    stretched: dict[str, Choice] = {"train.epochs": (epochs, why)}
+    for path, value in scaled.items():
+        if value and resolved.origin[path].startswith(RECIPE):
+            stretched[path] = (round(value * factor), "stretched with train.epochs")
+    return stretched

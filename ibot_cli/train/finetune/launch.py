@@ -127,6 +127,10 @@ def _result(
     low, high = last.interval
     scratch = recorded_scratch(origin.weights, plan) if loop.writer else None
     notes = [*images.notes, *_bad_test_note(last)]
+    if plan.config.model.from_scratch:
+        notes.append(
+            "Random weights often need more updates than pre-trained ones; raise train.epochs to be fair to them."
+        )
     if found.pixels is not None and found.pixels.num_test < last.total:
         notes.append(
             f"The pixel baseline uses {found.pixels.num_train:,} training and {found.pixels.num_test:,} images."

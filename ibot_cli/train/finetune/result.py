@@ -51,7 +51,8 @@ class FinetuneResult:
         best: The best step, or None where nothing was measured while training.
         pixels_top1: A k-NN of raw pixels with the same training images; None when not measured.
         pixels: What exactly that is.
-        scratch_top1: Top-1 of a recorded run from random weights with the same labels; None without one.
+        scratch_top1: Best top-1 that is recorded for random weights with the same labels, however many epochs they had;
+            None without such a run.
         scratch_run: Its directory.
         num_train: Images trained on.
         num_holdout: Training images that chose the best step.
@@ -132,23 +133,21 @@ def record_result(result: FinetuneResult, plan: FinetunePlan, verdict: Verdict, 
 
 
 def recorded_scratch(weights: str, plan: FinetunePlan) -> tuple[float, str] | None:
-    """Top-1 and directory of the latest run from random weights with the same images and labels, if one is recorded.
+    """Top-1 and directory of the best recorded run from random weights with the same images and labels, or None.
 
-    Only runs with the same number of epochs and the same image size count.
+    Random weights need more epochs than pre-trained ones, so runs of any length count.
     """
     run = run_of(weights)
     if run is None or plan.config.model.from_scratch:
         return None
     ours = flatten(plan.config)
-    same = [path for path in ours if path.startswith("labels.")]
-    same += ["train.holdout_ratio", "train.epochs", "model.image_size"]
-    for record in reversed(read_evaluations(run)):
-        found, settings = record["result"], record.get("settings", {})
-        if (
-            record["command"] == COMMAND
-            and found.get("from_scratch")
-            and found.get("fingerprint") == plan.images.fingerprint
-            and all(settings.get(path) == ours[path] for path in same)
-        ):
-            return float(found["top1"]), str(found["run"])
-    return None
+    same = [*(path for path in ours if path.startswith("labels.")), "train.holdout_ratio", "model.image_size"]
+    found = [
+        (float(record["result"]["top1"]), str(record["result"]["run"]))
+        for record in read_evaluations(run)
+        if record["command"] == COMMAND
+        and record["result"].get("from_scratch")
+        and record["result"].get("fingerprint") == plan.images.fingerprint
+        and all(record.get("settings", {}).get(path) == ours[path] for path in same)
+    ]
+    return max(found, default=None)

@@ -59,9 +59,8 @@ def test_what_the_user_gave_stays() -> None:
     assert found == {"train.epochs": 200, "train.checkpoint_epochs": 20}
 
 
-def test_random_weights_take_no_layer_decay_unless_asked() -> None:
-    assert chosen(640, 640, from_scratch=True) == {"optim.layer_decay": 1.0}
-    assert chosen(640, 640, "optim.layer_decay=0.5", from_scratch=True) == {}
+def test_random_weights_have_the_same_recipe() -> None:
+    assert chosen(6400, 640, label_fraction=0.1, from_scratch=True) == chosen(6400, 640, label_fraction=0.1)
 
 
 def schedule(**changes: Any) -> FinetuneSchedule:

@@ -56,7 +56,10 @@ def test_uninterrupted_run_holds_each_step_once(whole: Path) -> None:
     assert all(0 <= r["test/top1_accuracy"] <= 1 and r["train/loss"] > 0 for r in epochs)
 
 
-@pytest.mark.parametrize(("step", "workers"), [(2, 0), (6, 2), (8, 0)])
+@pytest.mark.parametrize(
+    ("step", "workers"),
+    [pytest.param(2, 0, marks=pytest.mark.slow), (6, 2), pytest.param(8, 0, marks=pytest.mark.slow)],
+)
 def test_killed_at_a_step(images: Path, weights: Path, whole: Path, tmp_path: Path, step: int, workers: int) -> None:
     out = tmp_path / "run"
 
@@ -69,7 +72,7 @@ def test_killed_at_a_step(images: Path, weights: Path, whole: Path, tmp_path: Pa
     check(whole, out)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_killed_between_write_and_rename(images: Path, weights: Path, whole: Path, tmp_path: Path, count: int) -> None:
     """The first file is the best weights, the second the checkpoint of the same epoch."""
     out = tmp_path / "run"
@@ -106,6 +109,7 @@ def test_signal_saves_and_tells_how_to_go_on(
     check(whole, out)
 
 
+@pytest.mark.slow
 def test_unreadable_last_checkpoint_falls_back(images: Path, weights: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
