@@ -54,9 +54,8 @@ def _one_run(found: Comparison) -> None:
     for column in found.columns:
         cell = column.cells[0]
         if cell is not None:
-            share = cell.total is not None
             values = (cell.value, cell.random, cell.pixels)
-            shown = _starred(values, share)
+            shown = _starred(values, column.percent)
             rows.append((column.title, shown[0], _interval(cell.interval), *shown[1:]))
     heads = ["Measure", NETWORK, "95 % interval", RANDOM, PIXELS]
     console.note(f"{found.runs[0]}: {_only([c.cells[0] for c in found.columns])}")
@@ -91,28 +90,27 @@ def _run_cells(column: Column) -> list[str]:
     return [
         NOTHING + PLAIN
         if cell is None
-        else _number(cell.value, cell.total is not None) + (BEST if place in column.best else PLAIN)
+        else _number(cell.value, column.percent) + (BEST if place in column.best else PLAIN)
         for place, cell in enumerate(column.cells)
     ]
 
 
-def _starred(values: Sequence[float | None], share: bool) -> list[str]:
+def _starred(values: Sequence[float | None], percent: bool) -> list[str]:
     measured = [value for value in values if value is not None]
     mark = max(measured) if len(measured) > 1 else None
-    return [NOTHING + PLAIN if v is None else _number(v, share) + (BEST if v == mark else PLAIN) for v in values]
+    return [NOTHING + PLAIN if v is None else _number(v, percent) + (BEST if v == mark else PLAIN) for v in values]
 
 
 def _range(column: Column, field: str) -> str:
     """The baseline of all runs; it depends on the architecture, so it may be several."""
     cells = [cell for cell in column.cells if cell is not None]
     values = [value for value in (getattr(cell, field) for cell in cells) if value is not None]
-    share = any(cell.total is not None for cell in cells)
-    texts = list(dict.fromkeys(_number(value, share) for value in sorted(values)))
+    texts = list(dict.fromkeys(_number(value, column.percent) for value in sorted(values)))
     return " to ".join(dict.fromkeys((texts[0], texts[-1]))) if texts else NOTHING
 
 
-def _number(value: float, share: bool) -> str:
-    return f"{value:.2%}" if share else f"{value:.3f}"
+def _number(value: float, percent: bool) -> str:
+    return f"{value:.2%}" if percent else f"{value:.3f}"
 
 
 def _interval(limits: tuple[float, float] | None) -> str:
@@ -120,7 +118,7 @@ def _interval(limits: tuple[float, float] | None) -> str:
 
 
 def _points(each: Difference) -> str:
-    return f"{each.difference:+.3f}" if each.interval is None else f"{each.difference * 100:+.2f}"
+    return f"{each.difference * 100:+.2f}" if each.percent else f"{each.difference:+.3f}"
 
 
 def _span(each: Difference) -> str:

@@ -144,12 +144,14 @@ def _apart(first: _Found, alike: Sequence[_Found]) -> list[str]:
 
 
 def _column(title: str, row: Sequence[_Found | None]) -> Column:
-    record = next(each.record for each in row if each is not None)
+    first = next(each for each in row if each is not None)
+    record = first.record
     values = [each.figure.value for each in row if each is not None]
     best = [place for place, each in enumerate(row) if each is not None and each.figure.value == max(values)]
     return Column(
         title=title,
-        measure=next(each.figure.measure for each in row if each is not None),
+        measure=first.figure.measure,
+        percent=first.figure.percent,
         command=record["command"],
         data=record["data"],
         fingerprint=record["fingerprint"],
@@ -187,6 +189,7 @@ def _differences(title: str, row: Sequence[_Found | None], names: Sequence[str])
             title=title,
             run=names[place],
             reference=names[places[0]],
+            percent=first.figure.percent,
             difference=difference,
             interval=interval,
             method=method,

@@ -38,6 +38,7 @@ class Column:
     Attributes:
         title: What was measured, with the settings or data that tell it from other columns.
         measure: What was measured.
+        percent: Whether people read it as a percentage.
         command: The command that measured it.
         data: DATA as given.
         fingerprint: Of the data.
@@ -48,6 +49,7 @@ class Column:
 
     title: str
     measure: str
+    percent: bool
     command: str
     data: str
     fingerprint: str
@@ -64,6 +66,7 @@ class Difference:
         title: Of the column.
         run: The run.
         reference: The run that it is compared with.
+        percent: As in the column.
         difference: Of the figures.
         interval: 95 % interval; None where the figure is no share of test images.
         method: `paired` (the same images, score interval of Tango), `unpaired` (counts only, Newcombe), or `none`.
@@ -72,6 +75,7 @@ class Difference:
     title: str
     run: str
     reference: str
+    percent: bool
     difference: float
     interval: tuple[float, float] | None
     method: str

@@ -21,6 +21,7 @@ class Figure:
     Attributes:
         measure: What was measured.
         value: The number; a share of the test images where `total` is known.
+        percent: Whether people read it as a percentage.
         total: Test images.
         random: The same of random weights; None when not measured.
         pixels: The same of raw pixels; None when not measured.
@@ -30,6 +31,7 @@ class Figure:
 
     measure: str
     value: float
+    percent: bool = True
     total: int | None = None
     random: float | None = None
     pixels: float | None = None
@@ -115,6 +117,7 @@ def _cluster(record: Record) -> list[Figure]:
             Figure(
                 measure=f"{'k-means' if means else 'prototypes'} {name}{size}",
                 value=_number(scores.get(field)),
+                percent=name == "ACC",
                 random=random.get(field),
                 pixels=pixels.get(field),
             )

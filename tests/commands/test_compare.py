@@ -11,7 +11,7 @@ from ibot_cli.cli import app
 from ibot_cli.errors import RunError, UsageError
 from ibot_cli.runs.durable import write_json
 from ibot_cli.runs.metrics import MetricsLog
-from tests.evaluate.records import add, add_knn, new_run
+from tests.evaluate.records import add, add_cluster, add_knn, new_run
 
 
 def run(*args: Path | str) -> Result:
@@ -36,7 +36,7 @@ def test_one_run(runs: list[Path]) -> None:
     assert result.exit_code == 0 and result.stdout == ""
     table = lines(result.stderr)
     assert ["k-NN", "top-1", "90.00%", "*", "86.7", "to", "92.6", "%", "40.00%", "90.00%", "*"] in table
-    assert ["retrieval", "mAP", "0.700", "-", "0.100", "0.800", "*"] in table
+    assert ["retrieval", "mAP", "70.00%", "-", "10.00%", "80.00%", "*"] in table
     assert f"first: teacher of {runs[0]}/checkpoints/step-00000010.pt, step 10" in result.stderr
     assert "Data: builtin:digits. * marks the best" in result.stderr
 
@@ -46,10 +46,20 @@ def test_two_runs(runs: list[Path]) -> None:
     table = lines(result.stderr)
     assert ["Measure", "first", "second", "random", "weights", "raw", "pixels"] in table
     assert ["k-NN", "top-1", "90.00%", "95.00%", "*", "40.00%", "90.00%"] in table
-    assert ["retrieval", "mAP", "0.700", "0.750", "*", "0.100", "0.800"] in table
+    assert ["retrieval", "mAP", "70.00%", "75.00%", "*", "10.00%", "80.00%"] in table
     difference = ["k-NN", "top-1", "second", "less", "first", "+5.00", "+3.26", "to", "+7.60", "the", "same", "images"]
     assert difference in table
-    assert ["retrieval", "mAP", "second", "less", "first", "+0.050", "-", "-"] in table
+    assert ["retrieval", "mAP", "second", "less", "first", "+5.00", "-", "-"] in table
+
+
+def test_agreement_of_clusters_is_no_percentage(runs: list[Path]) -> None:
+    for path, nmi in zip(runs, (0.8, 0.75), strict=True):
+        add_cluster(path, nmi)
+    table = lines(run(*runs).stderr)
+    assert ["k-means", "NMI", "0.800", "*", "0.750", "0.300", "0.700"] in table
+    assert ["k-means", "ACC", "75.00%", "*", "75.00%", "*", "20.00%", "20.00%"] in table
+    assert ["prototypes", "NMI", "0.600", "*", "0.550", "-", "-"] in table
+    assert ["k-means", "NMI", "second", "less", "first", "-0.050", "-", "-"] in table
 
 
 def test_more_runs_than_measures_are_rows(tmp_path: Path) -> None:
