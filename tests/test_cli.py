@@ -78,7 +78,7 @@ def test_every_command_has_help_with_examples(name: str) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["pretrian"], "No such command 'pretrian'. Did you mean 'pretrain'?"),
+        (["pretrian"], "No such command 'pretrian'. Did you mean 'pretrain'"),
         (["pretrain", "--preste", "x"], "No such option: --preste"),
         (["presets", "shw"], "No such command 'shw'. Did you mean 'show'?"),
         (["knn-eval", "a", "b", "--workers", "-1"], "Invalid value for '--workers'"),

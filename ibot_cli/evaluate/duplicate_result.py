@@ -39,11 +39,12 @@ class DuplicatesResult:
         groups: The images of each group, in the order of the data.
         num_images: Readable images.
         num_grouped: Images in a group.
-        num_extra: Images that could go so that one of each group stays.
+        num_extra: Images in groups beside the first of each.
         num_identical: Images whose decoded pixels are those of an earlier one.
         num_across: Groups with images of several parts; None where the data have no parts.
         num_mixed: Groups with images of several classes; None without labels.
         threshold: A cosine above it connects two images.
+        typical_cosine: Median cosine of random pairs of images; the nearer to the threshold, the less a group means.
         pooling: Which tokens make a feature.
         precision: Arithmetic of the feature pass.
         weights: What was used.
@@ -61,6 +62,7 @@ class DuplicatesResult:
     num_across: int | None
     num_mixed: int | None
     threshold: float
+    typical_cosine: float | None
     pooling: str
     precision: str
     weights: str

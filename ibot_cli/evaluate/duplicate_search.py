@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.errors import UsageError
@@ -17,13 +19,13 @@ from ibot_cli.evaluate.duplicate_groups import near_groups
 from ibot_cli.evaluate.duplicate_result import DuplicateImage, DuplicatesResult
 from ibot_cli.evaluate.duplicates import THRESHOLD, pixel_digest
 from ibot_cli.evaluate.features import feature_pass
-from ibot_cli.evaluate.lookup import FeatureOptions, StageProgress
+from ibot_cli.evaluate.lookup import FeatureOptions, StageProgress, unreadable_notes
 from ibot_cli.evaluate.nearest import nearest_rows
 from ibot_cli.weights.load import LoadedBackbone
 
 _DIGITS = 6
-_SHOWN = 10
-_SUSPICIOUS = 0.5  # a group of a larger share of all images says more about the features than about the images
+_PAIRS = 1000
+_CROWDED, _MANY = 0.9, 0.05  # cosine of random images, share of near duplicates
 
 
 def check_threshold(threshold: float) -> float:
@@ -88,25 +90,24 @@ def find_duplicates(
     found = near_groups(features, threshold=threshold, device=options.device, progress=stage("comparisons"))
     parts = part_names(data, source) if part in ("auto", "all") else None
     groups = _described(source, table.index, features, found, parts, options, stage("pixels of duplicates"))
-    bad = [f"{path} could not be read and was left out: {reason}." for path, reason in table.bad.items()]
-    more = [f"{len(bad) - _SHOWN:,} more images could not be read."] if len(bad) > _SHOWN else []
-    grouped = sum(map(len, groups))
+    counts = _Counts(groups, len(table), _typical_cosine(features))
     result = DuplicatesResult(
         groups=groups,
         num_images=len(table),
-        num_grouped=grouped,
-        num_extra=grouped - len(groups),
-        num_identical=sum(image.identical_to is not None for group in groups for image in group),
-        num_across=None if parts is None else _several(groups, lambda image: image.part),
-        num_mixed=None if source.labels is None else _several(groups, lambda image: image.label),
+        num_grouped=counts.grouped,
+        num_extra=counts.extra,
+        num_identical=counts.identical,
+        num_across=None if parts is None else counts.several(lambda image: image.part),
+        num_mixed=None if source.labels is None else counts.several(lambda image: image.label),
         threshold=threshold,
+        typical_cosine=counts.typical,
         pooling=options.pooling,
         precision=options.precision,
         weights=loaded.description,
         weights_hash=loaded.weights_hash,
         data=data,
         fingerprint=source.fingerprint,
-        notes=(*loaded.notes, *source.notes, *table.notes, *bad[:_SHOWN], *more, *_doubts(groups, len(table))),
+        notes=(*loaded.notes, *source.notes, *table.notes, *unreadable_notes(table.bad), *counts.doubts()),
     )
     return result, source
 
@@ -162,16 +163,47 @@ def _described(
     return tuple(described)
 
 
-def _several(groups: Sequence[Sequence[DuplicateImage]], kind: Callable[[DuplicateImage], str | None]) -> int:
-    """Groups whose images are of several kinds."""
-    return sum(len({kind(image) for image in group}) > 1 for group in groups)
+def _typical_cosine(features: Tensor) -> float | None:
+    """Median cosine of a fixed random choice of pairs; None for a single image."""
+    if len(features) < 2:
+        return None
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, len(features), _PAIRS)
+    second = (first + rng.integers(1, len(features), _PAIRS)) % len(features)
+    return round(float(functional.cosine_similarity(features[first].float(), features[second].float()).median()), 4)
 
 
-def _doubts(groups: Sequence[Sequence[DuplicateImage]], num_images: int) -> list[str]:
-    largest = max(map(len, groups), default=0)
-    if largest < 3 or largest <= _SUSPICIOUS * num_images:
-        return []
-    return [
-        f"One group holds {largest:,} of {num_images:,} images: at this threshold the network does not tell images "
-        "apart. Raise --threshold, or use other weights."
-    ]
+@dataclass(frozen=True)
+class _Counts:
+    """The groups, the number of images and the typical cosine, counted up."""
+
+    groups: Sequence[Sequence[DuplicateImage]]
+    num_images: int
+    typical: float | None
+
+    @property
+    def grouped(self) -> int:
+        return sum(map(len, self.groups))
+
+    @property
+    def extra(self) -> int:
+        return self.grouped - len(self.groups)
+
+    @property
+    def identical(self) -> int:
+        return sum(image.identical_to is not None for group in self.groups for image in group)
+
+    def several(self, kind: Callable[[DuplicateImage], str | None]) -> int:
+        """Groups whose images are of several kinds."""
+        return sum(len({kind(image) for image in group}) > 1 for group in self.groups)
+
+    def doubts(self) -> list[str]:
+        """Whether so many near duplicates say more about the network than about the images."""
+        share = (self.extra - self.identical) / self.num_images
+        if self.typical is None or self.typical < _CROWDED or share <= _MANY:
+            return []
+        return [
+            f"So many near duplicates ({share:.0%} of the images) are more likely images that this network hardly "
+            f"tells apart than copies: two random images have a cosine of {self.typical:.3f}. Look at them with "
+            "--sheet before you remove any, or raise --threshold."
+        ]

@@ -59,10 +59,9 @@ def open_gallery(data: str, *, channels: int, part: Part = "auto") -> Gallery:
     """
     if part == "auto" and has_test_part(data):
         train, test = (open_source(data, channels=channels, split=name) for name in ("train", "test"))
-        sentence = f"{len(test):,} test images, each looked up among {len(train):,} training images."
-        return _labelled(train, test, sentence)
+        return _labelled(train, test, "Each test image is looked up among the training images.")
     source = open_source(data, channels=channels, split="all" if part == "auto" else part)
-    return _labelled(source, None, f"{len(source):,} images, each looked up among all the others.")
+    return _labelled(source, None, "Each image is looked up among all the others.")
 
 
 def _labelled(source: Source, queries: Source | None, sentence: str) -> Gallery:

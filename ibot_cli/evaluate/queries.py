@@ -42,7 +42,7 @@ def open_search(data: str, queries: Sequence[str], *, channels: int, part: Part 
         own=own,
         classes=classes,
         measured=False,
-        sentence=f"{len(asked):,} {'query' if len(asked) == 1 else 'queries'} among {len(source):,} images.",
+        sentence="The queries are looked up among the images of the data.",
         notes=tuple(dict.fromkeys([*source.notes, *asked.notes])),
         fingerprint=gallery_fingerprint(classes or (), (source, asked)),
     )

@@ -9,12 +9,10 @@ from functools import partial
 from ibot_cli.errors import DataError
 from ibot_cli.evaluate.average_precision import KS, Ranked
 from ibot_cli.evaluate.gallery import Gallery
-from ibot_cli.evaluate.lookup import FeatureOptions, Lookup, StageProgress, look_up
+from ibot_cli.evaluate.lookup import FeatureOptions, Lookup, StageProgress, look_up, unreadable_notes
 from ibot_cli.evaluate.neighbours import QueryNeighbours
 from ibot_cli.evaluate.retrieval_baselines import RetrievalBaselines, measure_retrieval_baselines
 from ibot_cli.weights.load import LoadedBackbone
-
-_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +119,7 @@ def retrieve(
 
 def _notes(found: Lookup, k: int, ranked: Ranked | None, baseline: RetrievalBaselines | None) -> list[str]:
     notes = list(dict.fromkeys([*found.gallery.notes, *found.found.notes, *found.asked.notes]))
-    bad = [f"{path} could not be read and was left out: {reason}." for path, reason in found.bad.items()]
-    notes += bad[:_SHOWN] + ([f"{len(bad) - _SHOWN:,} more images could not be read."] if len(bad) > _SHOWN else [])
+    notes += unreadable_notes(found.bad)
     if k > found.others:
         notes.append(f"k = {k} was cut to the {found.others:,} images that a query can find.")
     if ranked is None:

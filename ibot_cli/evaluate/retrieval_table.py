@@ -9,6 +9,7 @@ from ibot_cli.evaluate.average_precision import KS
 from ibot_cli.evaluate.duplicate_result import DuplicatesResult
 from ibot_cli.evaluate.neighbours import QueryNeighbours
 from ibot_cli.evaluate.retrieval import RetrievalResult
+from ibot_cli.progress import counted
 
 _QUERIES, _GROUPS, _IMAGES = 5, 10, 6  # what a table shows; files and JSON have everything
 
@@ -25,9 +26,9 @@ def show_retrieval(result: RetrievalResult, found: Sequence[QueryNeighbours]) ->
         _show_scores(result)
     if found:
         _show_neighbours(found)
-    counted = "" if result.num_counted is None else f" {result.num_counted:,} queries count."
-    classes = "" if result.num_classes is None else f" {result.num_classes:,} classes."
-    console.note(f"{result.protocol}{classes}{counted} Pooling {result.pooling}.")
+    counts = [counted(result.num_queries, "query", "queries"), f"gallery of {counted(result.num_gallery, 'image')}"]
+    counts += [] if result.num_classes is None else [counted(result.num_classes, "class", "classes")]
+    console.note(f"{result.protocol} {', '.join(counts)}; pooling {result.pooling}.")
     for text in result.notes:
         console.warn(text)
 
@@ -88,17 +89,13 @@ def _summary(result: DuplicatesResult) -> str:
     if not result.groups:
         return f"None of {result.num_images:,} images has a duplicate: no cosine is above {result.threshold:g}."
     parts = [
-        f"{result.num_grouped:,} of {result.num_images:,} images are in {_counted(len(result.groups), 'group')} "
+        f"{result.num_grouped:,} of {result.num_images:,} images are in {counted(len(result.groups), 'group')} "
         f"with a cosine above {result.threshold:g}",
-        f"{result.num_extra:,} could go",
-        f"{result.num_identical:,} have the very pixels of an earlier one",
+        f"{result.num_extra:,} of them beside the first of each group",
+        f"{result.num_identical:,} with the very pixels of an earlier one",
     ]
     if result.num_across is not None:
-        parts.append(f"{_counted(result.num_across, 'group')} reach across parts of the data")
+        parts.append(f"groups across parts of the data: {result.num_across:,}")
     if result.num_mixed is not None:
-        parts.append(f"{_counted(result.num_mixed, 'group')} hold several classes")
+        parts.append(f"groups of several classes: {result.num_mixed:,}")
     return "; ".join(parts) + "."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

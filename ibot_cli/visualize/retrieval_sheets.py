@@ -123,6 +123,6 @@ def _described(image: DuplicateImage) -> str:
 
 
 def _title(number: int, group: Sequence[DuplicateImage]) -> str:
-    kinds = [kind for image in group for kind in (image.part, image.label) if kind is not None]
-    detail = ", ".join(dict.fromkeys(kinds))
-    return f"{number}: {len(group)} images" + (f" ({detail})" if detail else "")
+    parts = dict.fromkeys(image.part for image in group if image.part is not None)
+    labels = dict.fromkeys(f"class {image.label}" for image in group if image.label is not None)
+    return ", ".join([f"{number}: {len(group)} images", *parts, *labels])
