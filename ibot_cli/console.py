@@ -7,6 +7,7 @@ something is drawn, so that `ibot --help` and `import ibot_cli` stay quick.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 10_000  # a pipe has no width: a row stays a line, for grep and awk
 INDENT = 4
 _quiet = False
+
+
+def speaks() -> bool:
+    """Whether this process writes: of those that `torchrun` starts, the first does; errors are written by each."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def keep_quiet(quiet: bool) -> None:
@@ -52,14 +58,14 @@ def print_error(error: IBotError) -> None:
 
 def warn(text: str) -> None:
     """Write `warning: ...` to stderr."""
-    say("warning", text, "bold yellow")
+    if speaks():
+        say("warning", text, "bold yellow")
 
 
 def note(text: str) -> None:
     """Write a plain line to stderr, unless kept quiet."""
-    if _quiet:
-        return
-    console().print(text, soft_wrap=True)
+    if speaks() and not _quiet:
+        console().print(text, soft_wrap=True)
 
 
 def say(label: str, text: str, style: str) -> None:
@@ -71,12 +77,14 @@ def say(label: str, text: str, style: str) -> None:
 
 def emit_json(value: object) -> None:
     """Write `value` as one JSON document to stdout; dataclasses become objects, tuples lists, paths text."""
-    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+    if speaks():
+        sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
 
 
 def emit_text(text: str) -> None:
     """Write lines that are data to stdout, wrapped on a terminal only."""
-    console(data=True).print(text)
+    if speaks():
+        console(data=True).print(text)
 
 
 def table(
@@ -98,7 +106,7 @@ def table(
         keep: Headings of the columns that are never wrapped or cut.
         data: Whether the table is the data (stdout) or for people only (stderr, unless kept quiet).
     """
-    if _quiet and not data:
+    if not speaks() or (_quiet and not data):
         return
     from rich import box
     from rich.table import Table

@@ -99,3 +99,17 @@ def test_quiet_leaves_out_what_is_neither_data_nor_trouble(capsys: pytest.Captur
     assert "20" in out and err == "warning: Careful.\nerror: Wrong.\n"
     console.note("Fine.")
     assert capsys.readouterr().err == "Fine.\n"
+
+
+def test_only_the_first_of_several_processes_writes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    console.note("a note")
+    console.warn("a warning")
+    console.table(["a"], [["b"]], data=True)
+    console.emit_json({})
+    console.emit_text("text")
+    assert capsys.readouterr() == ("", "")
+    console.print_error(IBotError("wrong"))
+    assert capsys.readouterr().err == "error: wrong\n"

@@ -100,8 +100,6 @@ def linear_probe(
         threads = default_workers(chosen) if workers is None else workers
         means = Means(device=chosen, workers=threads, cache=not no_cache, progress=progress)
         found = evaluate_linear(loaded, data, settings, means, baselines=not no_baselines)
-    if distributed.rank() > 0:
-        return
     show(found.result)
     if json:
         console.emit_json(found.result)
