@@ -81,15 +81,20 @@ def compare(runs: Sequence[Path], *, allow_empty: bool = False) -> Comparison:
 
 
 def _folded(found: Sequence[_Found]) -> list[_Found]:
-    """Trainings from scratch become the baseline of the same run's fine-tuning, where there is one."""
-    scratch = {each.key_of(each.figure.random_of): each.figure.value for each in found if each.figure.random_of}
+    """The best training from scratch is the baseline of the same run's fine-tuning, where there is one."""
+    scratch: dict[tuple[str, ...], float] = {}
+    for each in found:
+        if each.figure.random_of:
+            key = each.key_of(each.figure.random_of)
+            scratch[key] = max(each.figure.value, scratch.get(key, 0.0))
     tuned = {each.key for each in found} & scratch.keys()
     kept = []
     for each in found:
         if each.figure.random_of and each.key_of(each.figure.random_of) in tuned:
             continue
-        if each.key in tuned and each.figure.random is None:
-            each = _Found(replace(each.figure, random=scratch[each.key]), each.record)
+        if each.key in tuned:
+            best = max(scratch[each.key], each.figure.random or 0.0)
+            each = _Found(replace(each.figure, random=best), each.record)
         kept.append(each)
     return kept
 

@@ -184,7 +184,7 @@ _COMMANDS: Mapping[str, _Command] = {
     "linear-probe": _Command(_linear),
     "finetune": _Command(
         _finetune,
-        only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "train.epochs", "model.image_size"}),
+        only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "model.image_size"}),
     ),
     "cluster": _Command(_cluster, ignored=frozenset({"k"})),
     "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
