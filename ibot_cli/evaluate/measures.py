@@ -11,6 +11,10 @@ Record = Mapping[str, Any]
 # options that decide how long an evaluation takes and what is shown, never a figure
 _SPEED = frozenset({"device", "workers", "heads", "cache", "no_cache"})
 _SHOWN = frozenset({"baselines", "no_baselines", "json", "csv", "out", "figures", "plot", "html", "per_class"})
+_BOOKKEEPING = frozenset(
+    {"train.eval_epochs", "train.checkpoint_epochs", "train.keep_last", "train.log_every", "train.micro_batch_size"}
+    | {"runtime.device", "runtime.workers", "runtime.threads"}
+)
 _CLUSTER_SCORES = {"ACC": "hungarian_accuracy", "NMI": "nmi", "AMI": "ami"}
 
 
@@ -184,6 +188,7 @@ _COMMANDS: Mapping[str, _Command] = {
     "linear-probe": _Command(_linear),
     "finetune": _Command(
         _finetune,
+        ignored=_BOOKKEEPING,
         only=frozenset({"labels.fraction", "labels.per_class", "labels.seed", "model.image_size"}),
     ),
     "cluster": _Command(_cluster, ignored=frozenset({"k"})),

@@ -61,6 +61,7 @@ def test_retrieval(run: Path) -> None:
 
 def test_fine_tuning_has_settings_that_tell_columns_apart_and_a_recipe(run: Path) -> None:
     settings = {"optim.lr": 0.001, "labels.fraction": 0.1, "train.epochs": 20, "optim.betas": [0.9, 0.999]}
+    settings |= {"train.eval_epochs": 5, "runtime.device": "cuda", "train.checkpoint_epochs": 5}
     add_finetune(run, run, 0.9, settings=settings, num_train=144)
     (record,) = read_evaluations(run)
     assert settings_of(record) == {"labels.fraction": "0.1"}
