@@ -134,7 +134,7 @@ def _neighbours(
     from ibot_cli.evaluate.queries import open_search
     from ibot_cli.evaluate.retrieval import retrieve as look_up
     from ibot_cli.evaluate.retrieval_table import show_retrieval
-    from ibot_cli.progress import stage_bars
+    from ibot_cli.progress import counted, stage_bars
     from ibot_cli.visualize.retrieval_sheets import write_neighbour_sheet
 
     if queries:
@@ -158,10 +158,10 @@ def _neighbours(
         console.emit_json({**asdict(result), "queries": found})
     if wanted.out is not None:
         write_output(wanted.out, neighbours_csv(found).encode(errors="surrogateescape"))
-        console.note(f"The neighbours of {len(found):,} queries are in {wanted.out}.")
+        console.note(f"Written to {wanted.out}: the neighbours of {counted(len(found), 'query', 'queries')}.")
     if wanted.sheet is not None:
         shown = write_neighbour_sheet(wanted.sheet, gallery, found, rows=wanted.rows)
-        console.note(f"{shown:,} of {len(found):,} queries are drawn in {wanted.sheet}.")
+        console.note(f"Drawn in {wanted.sheet}: {shown:,} of {counted(len(found), 'query', 'queries')}.")
     return result
 
 
@@ -173,7 +173,7 @@ def _duplicates(
     from ibot_cli.evaluate.duplicate_search import find_duplicates
     from ibot_cli.evaluate.output_file import write_output
     from ibot_cli.evaluate.retrieval_table import show_duplicates
-    from ibot_cli.progress import stage_bars
+    from ibot_cli.progress import counted, stage_bars
     from ibot_cli.visualize.retrieval_sheets import write_duplicate_sheet
 
     with stage_bars() as progress:
@@ -185,9 +185,9 @@ def _duplicates(
         console.emit_json(result)
     if wanted.out is not None:
         write_output(wanted.out, duplicates_csv(result.groups).encode(errors="surrogateescape"))
-        console.note(f"{len(result.groups):,} groups are in {wanted.out}.")
+        console.note(f"Written to {wanted.out}: {counted(len(result.groups), 'group')}.")
     if wanted.sheet is not None and result.groups:
         shown = write_duplicate_sheet(wanted.sheet, source, result.groups, rows=wanted.rows)
-        console.note(f"{shown:,} of {len(result.groups):,} groups are drawn in {wanted.sheet}.")
+        console.note(f"Drawn in {wanted.sheet}: {shown:,} of {counted(len(result.groups), 'group')}.")
     elif wanted.sheet is not None:
         console.note(f"There is no duplicate to draw in {wanted.sheet}.")

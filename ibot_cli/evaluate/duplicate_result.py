@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 _DIGITS = 6
@@ -70,6 +70,19 @@ class DuplicatesResult:
     data: str
     fingerprint: str
     notes: tuple[str, ...] = ()
+
+
+def certain_first(groups: Sequence[Sequence[DuplicateImage]]) -> list[tuple[int, list[DuplicateImage]]]:
+    """Groups with their numbers from 1, for a view that shows the first ones: identical images before all others."""
+    ordered = []
+    for number, group in enumerate(groups, start=1):
+        copied = {image.identical_to for image in group}
+        ordered.append((number, sorted(group, key=lambda image: not _certain(image, copied))))
+    return sorted(ordered, key=lambda each: all(image.identical_to is None for image in each[1]))
+
+
+def _certain(image: DuplicateImage, copied: Container[str | None]) -> bool:
+    return image.identical_to is not None or image.path in copied
 
 
 def duplicates_csv(groups: Sequence[Sequence[DuplicateImage]]) -> str:

@@ -128,7 +128,9 @@ def _notes(found: Lookup, k: int, ranked: Ranked | None, baseline: RetrievalBase
     if lonely == len(ranked.counted):
         notes.append("No query has another image of its class in the gallery, so mAP and precision are left out.")
     elif lonely:
-        notes.append(f"{lonely:,} queries are left out, because no other image of the gallery is of their class.")
+        left_out, their = ("1 query is", "its") if lonely == 1 else (f"{lonely:,} queries are", "their")
+        other = "other image" if found.alone else "image"
+        notes.append(f"{left_out} left out, because no {other} of the gallery is of {their} class.")
     if max(KS) > found.others:
         notes.append(f"The gallery has {found.others:,} other images; precision at more is that of all of them.")
     if baseline is not None and (baseline.num_gallery, baseline.num_queries) != (len(found.found), len(found.asked)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ibot_cli import console
 from ibot_cli.evaluate.average_precision import KS
-from ibot_cli.evaluate.duplicate_result import DuplicatesResult
+from ibot_cli.evaluate.duplicate_result import DuplicatesResult, certain_first
 from ibot_cli.evaluate.neighbours import QueryNeighbours
 from ibot_cli.evaluate.retrieval import RetrievalResult
 from ibot_cli.progress import counted
@@ -34,10 +34,10 @@ def show_retrieval(result: RetrievalResult, found: Sequence[QueryNeighbours]) ->
 
 
 def show_duplicates(result: DuplicatesResult) -> None:
-    """How many images occur more than once, and the first groups."""
+    """How many images occur more than once, and some groups, those with identical images first."""
     console.note(f"Duplicates in {result.data}: {result.weights}")
     rows = []
-    for number, group in enumerate(result.groups[:_GROUPS], start=1):
+    for number, group in certain_first(result.groups)[:_GROUPS]:
         for place, image in enumerate(group[:_IMAGES]):
             kind = f"identical to {image.identical_to}" if image.identical_to is not None else ""
             label = f"{number}" if place == 0 else ""

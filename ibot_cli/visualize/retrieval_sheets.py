@@ -11,7 +11,7 @@ from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
-from ibot_cli.evaluate.duplicate_result import DuplicateImage
+from ibot_cli.evaluate.duplicate_result import DuplicateImage, certain_first
 from ibot_cli.evaluate.gallery import Gallery
 from ibot_cli.evaluate.neighbours import Neighbour, QueryNeighbours
 from ibot_cli.evaluate.output_file import write_output
@@ -55,7 +55,7 @@ def write_neighbour_sheet(path: Path, gallery: Gallery, found: Sequence[QueryNei
 
 
 def write_duplicate_sheet(path: Path, source: Source, groups: Sequence[Sequence[DuplicateImage]], *, rows: int) -> int:
-    """Write the first groups, a row each, as PNG; of large groups the first images.
+    """Write some groups, a row each, as PNG; those with identical images come first, also within a group.
 
     Args:
         path: The file; one that exists is replaced.
@@ -69,15 +69,15 @@ def write_duplicate_sheet(path: Path, source: Source, groups: Sequence[Sequence[
     Raises:
         DataError: The file cannot be written.
     """
-    shown = [group[:MOST_COLUMNS] for group in groups[:rows]]
-    columns = max(map(len, shown))
+    shown = certain_first(groups)[:rows]
+    columns = min(MOST_COLUMNS, max(len(group) for _, group in shown))
     pictures: list[Image.Image | None] = []
     captions: list[str] = []
-    for group in shown:
-        empty = columns - len(group)
-        pictures += [*(_read(source, image.place) for image in group), *[None] * empty]
-        captions += [*(_described(image) for image in group), *[""] * empty]
-    titles = [_title(number, group) for number, group in enumerate(groups[:rows], start=1)]
+    for _, group in shown:
+        empty = max(0, columns - len(group))
+        pictures += [*(_read(source, image.place) for image in group[:columns]), *[None] * empty]
+        captions += [*map(_described, group[:columns]), *[""] * empty]
+    titles = [_title(number, group) for number, group in shown]
     _save(path, pictures, captions, None, columns, "Duplicates", titles)
     return len(shown)
 
