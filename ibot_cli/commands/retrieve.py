@@ -52,6 +52,10 @@ def retrieve(
         Path | None, typer.Option(metavar="FILE.png", help="Draw queries and neighbours here.", show_default=False)
     ] = None,
     rows: Annotated[int, typer.Option(metavar="N", help="Queries, or groups, on the sheet at most.", min=1)] = 12,
+    backend: Annotated[
+        Literal["auto", "torch", "faiss"],
+        typer.Option(help="What searches, with the same answer; auto is faiss on a GPU that it sees, else torch."),
+    ] = "auto",
     json: Json = False,
     no_baselines: NoBaselines = False,
     no_cache: NoCache = False,
@@ -69,6 +73,7 @@ def retrieve(
     """
     if duplicates and queries:
         raise UsageError("--duplicates compares the images of DATA with each other.", "Leave QUERIES out.")
+    from ibot_cli.evaluate.center_search import choose_backend
     from ibot_cli.evaluate.duplicate_search import check_threshold
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.evaluate.lookup import FeatureOptions
@@ -86,12 +91,14 @@ def retrieve(
         if path is not None:
             check_output(path, option, ending)
     chosen = choose_device(None if device == "auto" else device)
+    choose_backend(backend, chosen)
     options = FeatureOptions(
         pooling=pooling,
         precision=precision,
         device=chosen,
         workers=default_workers(chosen) if workers is None else workers,
         cache=not no_cache,
+        backend=backend,
     )
     loaded = load_weights(weights, which=which, heads=heads)
     wanted = _Output(out=out, sheet=sheet, rows=rows, json=json)

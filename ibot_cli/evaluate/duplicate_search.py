@@ -139,7 +139,8 @@ def _described(
     labels = class_names(source)
     members = features[np.concatenate(groups)]
     # an image's nearest of all grouped images is of its own group, since they are more alike than the threshold
-    nearest = nearest_rows(members, members, 1, exclude_self=True, device=options.device)[0][:, 0].tolist()
+    similarity, _ = nearest_rows(members, members, 1, exclude_self=True, device=options.device, backend=options.backend)
+    nearest = similarity[:, 0].tolist()
     described, done = [], 0
     for group in groups:
         first: dict[bytes, str] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ibot_cli.evaluate.average_precision import Ranked, rank_gallery
 from ibot_cli.evaluate.baselines import baseline_index
+from ibot_cli.evaluate.center_search import Backend
 from ibot_cli.evaluate.features import FeatureTable, feature_pass
 from ibot_cli.evaluate.gallery import Gallery
 from ibot_cli.evaluate.nearest import nearest_rows
@@ -25,7 +26,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """How features are computed.
+    """How features are computed and searched.
 
     Attributes:
         pooling: Which tokens make a feature.
@@ -33,6 +34,7 @@ class FeatureOptions:
         device: Where to compute.
         workers: Loader processes.
         cache: Whether features may come from and go to the cache.
+        backend: What searches; see `nearest_rows`. The answer is the same.
     """
 
     pooling: str = "cls"
@@ -40,6 +42,7 @@ class FeatureOptions:
     device: torch.device | str = "cpu"
     workers: int = 0
     cache: bool = True
+    backend: Backend = "auto"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,13 @@ class Lookup:
         """The k nearest images of each query."""
         exclude = None if self.alone else torch.from_numpy(self._own_rows())
         similarity, index = nearest_rows(
-            self.bank, self.queries, k, exclude_self=self.alone, exclude=exclude, device=self.options.device
+            self.bank,
+            self.queries,
+            k,
+            exclude_self=self.alone,
+            exclude=exclude,
+            device=self.options.device,
+            backend=self.options.backend,
         )
         return name_neighbours(self.gallery, self.found.index, self.asked.index, similarity, index)
 

@@ -79,6 +79,16 @@ def test_digits_test_against_train(ibot) -> None:  # type: ignore[no-untyped-def
     assert "random weights" not in err
 
 
+def test_the_answer_is_the_same_with_and_without_faiss(ibot, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("faiss")
+    found = [ibot("--json", "--backend", backend, data="images/dark")[1] for backend in ("torch", "faiss")]
+    assert found[0] == found[1] and len(json.loads(found[0])["queries"]) == 9
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert ibot("--json", data="images/dark")[1] == found[0]
+    code, _, err = ibot("--backend", "faiss")
+    assert code == 2 and "error: faiss is not installed, or does not fit this machine." in err
+
+
 def test_queries_as_table_and_files(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     (place / "broken.png").write_bytes(b"no image")
     code, out, err = ibot("images/light/2.png", "broken.png", "--k", "3", "--out", "found.csv", "--sheet", "found.png")
