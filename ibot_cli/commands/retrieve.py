@@ -24,9 +24,7 @@ def retrieve(
     data: AnyData,
     queries: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[QUERIES...]", help="Images and folders to look up in DATA; default: DATA's own images."
-        ),
+        typer.Argument(metavar="QUERIES", help="Images and folders to look up in DATA; default: DATA's own images."),
     ] = None,
     k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours to list per query.", min=1)] = 10,
     pooling: Annotated[
