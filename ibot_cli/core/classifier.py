@@ -59,7 +59,7 @@ class Classifier(nn.Module):
         if averages:
             backbone.norm = nn.Identity()
         self.projection = projection
-        size = backbone.dim if projection is None else int(projection[0].out_features)
+        size = backbone.dim if projection is None else _linear(projection[0]).out_features
         self.head = nn.Linear(size, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=INIT_STD)
         nn.init.zeros_(self.head.bias)
@@ -137,16 +137,25 @@ def kept_projection(head: Head) -> nn.Sequential:
         `--finetune_head_layer 1` of the authors' semi-supervised code (iBOT, arXiv 2111.07832).
     """
     first, *rest = head.mlp
+    first = _linear(first)
     if not rest:
         raise ValueError("the projection head has a single layer, which no activation follows")
     activation = next(layer for layer in rest if isinstance(layer, nn.GELU | nn.ReLU))
-    size, hidden_size = first.in_features, first.out_features
-    kept = projection_layer(int(size), int(hidden_size), "gelu" if isinstance(activation, nn.GELU) else "relu")
-    weight, bias = first.weight, first.bias
+    kind = "gelu" if isinstance(activation, nn.GELU) else "relu"
+    kept = projection_layer(first.in_features, first.out_features, kind)
+    layer = _linear(kept[0])
+    weight: Tensor = first.weight
+    bias: Tensor = first.bias
     norm = rest[0]
     if isinstance(norm, BatchNorm):
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight, bias = weight * scale[:, None], (bias - norm.running_mean) * scale + norm.bias
-    kept[0].weight.copy_(weight)
-    kept[0].bias.copy_(bias)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
     return kept
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    """The module, which is known to be a linear layer."""
+    assert isinstance(module, nn.Linear)
+    return module
