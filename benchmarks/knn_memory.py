@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     import torch
 
     from benchmarks.memory import added_by
-    from ibot_cli.evaluate.knn import knn_vote
+    from ibot_cli.evaluate.knn.vote import knn_vote
 
     device = torch.device(options.device)
     train, labels, test = make_features(options, options.train, options.test)
@@ -128,7 +128,7 @@ def against_sklearn(options: argparse.Namespace) -> list[float]:
     import numpy as np
     from sklearn.neighbors import KNeighborsClassifier
 
-    from ibot_cli.evaluate.knn import knn_vote
+    from ibot_cli.evaluate.knn.vote import knn_vote
 
     train, labels, test = make_features(options, options.train // 5, options.test // 5)
     judge = KNeighborsClassifier(

@@ -30,10 +30,10 @@ from torch.nn import functional
 
 from benchmarks.step import cpu_model, keep_freed_memory, rounded, seconds_of
 from ibot_cli.core.backbone import build_backbone
-from ibot_cli.evaluate.linear_bank import HeadBank
-from ibot_cli.evaluate.linear_grid import HeadSpec, head_grid
-from ibot_cli.evaluate.linear_heads import initial_weight
-from ibot_cli.evaluate.linear_window import STEPS
+from ibot_cli.evaluate.linear.bank import HeadBank
+from ibot_cli.evaluate.linear.grid import HeadSpec, head_grid
+from ibot_cli.evaluate.linear.heads import initial_weight
+from ibot_cli.evaluate.linear.window import STEPS
 from ibot_cli.evaluate.pooling import compute_parts, parts_of
 from ibot_cli.evaluate.precision import arithmetic
 from ibot_cli.train.machine import has_native_bf16

@@ -73,10 +73,10 @@ def cluster(
     With labels the clusters are scored against them, beside chance, random weights and raw pixels.
     """
     ks = None if k is None else _positive_integers(k)
-    from ibot_cli.evaluate.assignment_file import check_assignment_file, write_assignments
-    from ibot_cli.evaluate.cluster_protocol import evaluate_clusters
-    from ibot_cli.evaluate.cluster_result import ClusterOptions
-    from ibot_cli.evaluate.cluster_table import show
+    from ibot_cli.evaluate.cluster.assignment_file import check_assignment_file, write_assignments
+    from ibot_cli.evaluate.cluster.protocol import evaluate_clusters
+    from ibot_cli.evaluate.cluster.result import ClusterOptions
+    from ibot_cli.evaluate.cluster.table import show
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.evaluate.precision import check_precision
     from ibot_cli.progress import stage_bars

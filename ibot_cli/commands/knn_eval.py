@@ -53,11 +53,11 @@ def knn_eval(
     Beside the result stand the same network with random weights and raw pixels, so that a number means something.
     """
     ks, temperatures = _positive_integers(k), _positive_numbers(temperature)
-    from ibot_cli.evaluate.curve import load_stops
     from ibot_cli.evaluate.features import default_workers
-    from ibot_cli.evaluate.knn_table import show
+    from ibot_cli.evaluate.knn.curve import load_stops
+    from ibot_cli.evaluate.knn.protocol import evaluate_knn
+    from ibot_cli.evaluate.knn.table import show
     from ibot_cli.evaluate.precision import check_precision
-    from ibot_cli.evaluate.protocol import evaluate_knn
     from ibot_cli.progress import stage_bars
     from ibot_cli.runs.checkpoint_choice import choose_checkpoints
     from ibot_cli.runs.evaluations import record_evaluation

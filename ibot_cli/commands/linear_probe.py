@@ -76,11 +76,11 @@ def linear_probe(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in pretrain
     from ibot_cli import distributed
     from ibot_cli.evaluate.batches import default_workers
-    from ibot_cli.evaluate.linear_augment import flips
-    from ibot_cli.evaluate.linear_grid import parse_rates
-    from ibot_cli.evaluate.linear_protocol import evaluate_linear
-    from ibot_cli.evaluate.linear_settings import Means, ProbeSettings, parse_poolings, published_pooling
-    from ibot_cli.evaluate.linear_view import show
+    from ibot_cli.evaluate.linear.augment import flips
+    from ibot_cli.evaluate.linear.grid import parse_rates
+    from ibot_cli.evaluate.linear.protocol import evaluate_linear
+    from ibot_cli.evaluate.linear.settings import Means, ProbeSettings, parse_poolings, published_pooling
+    from ibot_cli.evaluate.linear.view import show
     from ibot_cli.progress import stage_bars
     from ibot_cli.runs.evaluations import record_evaluation
     from ibot_cli.train.machine import choose_device

@@ -13,9 +13,9 @@ from ibot_cli.errors import UsageError
 from ibot_cli.options import AnyData, Device, Heads, Json, NoBaselines, NoCache, Precision, WeightsArgument, Workers
 
 if TYPE_CHECKING:
-    from ibot_cli.evaluate.cluster_images import Part
-    from ibot_cli.evaluate.lookup import FeatureOptions
-    from ibot_cli.evaluate.retrieval import RetrievalResult
+    from ibot_cli.evaluate.cluster.images import Part
+    from ibot_cli.evaluate.retrieval.lookup import FeatureOptions
+    from ibot_cli.evaluate.retrieval.protocol import RetrievalResult
     from ibot_cli.weights.load import LoadedBackbone
 
 
@@ -71,13 +71,13 @@ def retrieve(
     """
     if duplicates and queries:
         raise UsageError("--duplicates compares the images of DATA with each other.", "Leave QUERIES out.")
-    from ibot_cli.evaluate.center_search import choose_backend
-    from ibot_cli.evaluate.duplicate_search import check_threshold
+    from ibot_cli.evaluate.cluster.center_search import choose_backend
     from ibot_cli.evaluate.features import default_workers
-    from ibot_cli.evaluate.lookup import FeatureOptions
     from ibot_cli.evaluate.output_file import check_output
     from ibot_cli.evaluate.pooling import parse_pooling
     from ibot_cli.evaluate.precision import check_precision
+    from ibot_cli.evaluate.retrieval.duplicate_search import check_threshold
+    from ibot_cli.evaluate.retrieval.lookup import FeatureOptions
     from ibot_cli.runs.evaluations import record_evaluation
     from ibot_cli.train.machine import choose_device
     from ibot_cli.weights.load import load_weights
@@ -133,12 +133,12 @@ def _neighbours(
     wanted: _Output,
 ) -> RetrievalResult:
     """Look up, then show and write what was found."""
-    from ibot_cli.evaluate.gallery import open_gallery
-    from ibot_cli.evaluate.neighbours import neighbours_csv
     from ibot_cli.evaluate.output_file import write_output
-    from ibot_cli.evaluate.queries import open_search
-    from ibot_cli.evaluate.retrieval import retrieve as look_up
-    from ibot_cli.evaluate.retrieval_table import show_retrieval
+    from ibot_cli.evaluate.retrieval.gallery import open_gallery
+    from ibot_cli.evaluate.retrieval.neighbours import neighbours_csv
+    from ibot_cli.evaluate.retrieval.protocol import retrieve as look_up
+    from ibot_cli.evaluate.retrieval.queries import open_search
+    from ibot_cli.evaluate.retrieval.table import show_retrieval
     from ibot_cli.progress import counted, stage_bars
     from ibot_cli.visualize.retrieval_sheets import write_neighbour_sheet
 
@@ -174,10 +174,10 @@ def _duplicates(
     loaded: LoadedBackbone, data: str, split: Part, threshold: float, options: FeatureOptions, wanted: _Output
 ) -> None:
     """Find duplicates, then show and write them."""
-    from ibot_cli.evaluate.duplicate_result import duplicates_csv
-    from ibot_cli.evaluate.duplicate_search import find_duplicates
     from ibot_cli.evaluate.output_file import write_output
-    from ibot_cli.evaluate.retrieval_table import show_duplicates
+    from ibot_cli.evaluate.retrieval.duplicate_result import duplicates_csv
+    from ibot_cli.evaluate.retrieval.duplicate_search import find_duplicates
+    from ibot_cli.evaluate.retrieval.table import show_duplicates
     from ibot_cli.progress import counted, stage_bars
     from ibot_cli.visualize.retrieval_sheets import write_duplicate_sheet
 

@@ -15,7 +15,7 @@ from ibot_cli.data.transform import eval_transform
 from ibot_cli.evaluate.batches import Transform
 from ibot_cli.evaluate.cached_values import cache_directory, cached_value
 from ibot_cli.evaluate.features import extract
-from ibot_cli.evaluate.knn import accuracy, knn_vote
+from ibot_cli.evaluate.knn.vote import accuracy, knn_vote
 from ibot_cli.evaluate.labelled import Labelled
 from ibot_cli.weights.load import LoadedBackbone, weights_hash
 

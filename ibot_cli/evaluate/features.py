@@ -17,14 +17,14 @@ from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.evaluate.batches import Batch, Transform, default_workers, read_batches
 from ibot_cli.evaluate.cached_values import cache_limit
-from ibot_cli.evaluate.feature_cache import FeatureCache
-from ibot_cli.evaluate.feature_key import feature_key
-from ibot_cli.evaluate.feature_store import Bad, Block, Layout
-from ibot_cli.evaluate.feature_table import FeatureTable, nothing_readable
+from ibot_cli.evaluate.feature_cache.cache import FeatureCache
+from ibot_cli.evaluate.feature_cache.key import feature_key
+from ibot_cli.evaluate.feature_cache.shared_store import SharedStore
+from ibot_cli.evaluate.feature_cache.store import Bad, Block, Layout
+from ibot_cli.evaluate.feature_cache.table import FeatureTable, nothing_readable
 from ibot_cli.evaluate.pooling import compute_parts, parts_of, pooled_parts
 from ibot_cli.evaluate.precision import DTYPES, arithmetic, check_precision, exact_float32
 from ibot_cli.evaluate.processes import connect
-from ibot_cli.evaluate.shared_store import SharedStore
 from ibot_cli.weights.load import LoadedBackbone
 
 __all__ = ["FeatureTable", "Features", "Transform", "default_workers", "extract", "feature_pass"]

@@ -11,7 +11,7 @@ from ibot_cli.data.transform import eval_transform
 from ibot_cli.evaluate.baselines import MAX_TEST, MAX_TRAIN, PIXEL_SIDE, baseline_index
 from ibot_cli.evaluate.features import extract
 from ibot_cli.evaluate.labelled import Labelled
-from ibot_cli.evaluate.nearest import nearest_rows
+from ibot_cli.evaluate.retrieval.nearest import nearest_rows
 
 KS = (1, 3, 5, 10, 20)
 TEMPERATURE = 0.07

@@ -14,8 +14,8 @@ from ibot_cli.config.schema import Config
 from ibot_cli.data.sources import Source
 from ibot_cli.data.splits import holdout
 from ibot_cli.data.transform import eval_transform
-from ibot_cli.evaluate.clustering import agreement
-from ibot_cli.evaluate.protocol import knn_accuracy
+from ibot_cli.evaluate.cluster.agreement import agreement
+from ibot_cli.evaluate.knn.protocol import knn_accuracy
 from ibot_cli.train.epoch import EpochSums
 
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
-from ibot_cli.evaluate.duplicate_result import DuplicateImage, certain_first
-from ibot_cli.evaluate.gallery import Gallery
-from ibot_cli.evaluate.neighbours import Neighbour, QueryNeighbours
 from ibot_cli.evaluate.output_file import write_output
+from ibot_cli.evaluate.retrieval.duplicate_result import DuplicateImage, certain_first
+from ibot_cli.evaluate.retrieval.gallery import Gallery
+from ibot_cli.evaluate.retrieval.neighbours import Neighbour, QueryNeighbours
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
 from ibot_cli.visualize.sheets import picture_sheet
 

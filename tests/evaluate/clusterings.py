@@ -7,8 +7,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ibot_cli.evaluate.cluster_images import ClusterImages
-from ibot_cli.evaluate.cluster_result import Clustering, ClusterResult, Grouping
+from ibot_cli.evaluate.cluster.images import ClusterImages
+from ibot_cli.evaluate.cluster.result import Clustering, ClusterResult, Grouping
 from tests.evaluate.images import Coloured
 
 K = 8

@@ -12,7 +12,7 @@ from torch import Tensor
 from ibot_cli.core.backbone import BlockTokens
 from ibot_cli.core.vit import ViT
 from ibot_cli.data.decode import UnreadableImage
-from ibot_cli.evaluate.feature_table import FeatureTable
+from ibot_cli.evaluate.feature_cache.table import FeatureTable
 from ibot_cli.evaluate.features import feature_pass
 from ibot_cli.weights.load import LoadedBackbone, weights_hash
 from tests.core import tiny

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.evaluate.linear_grid import HeadSpec
+from ibot_cli.evaluate.linear.grid import HeadSpec
 
 
 class PlainLars(torch.optim.Optimizer):

@@ -19,7 +19,7 @@ from ibot_cli.evaluate.baselines import (
     raw_pixels,
 )
 from ibot_cli.evaluate.features import extract, feature_pass
-from ibot_cli.evaluate.knn import accuracy, knn_vote
+from ibot_cli.evaluate.knn.vote import accuracy, knn_vote
 from ibot_cli.evaluate.labelled import Labelled
 from tests.evaluate import passes
 from tests.evaluate.images import Coloured

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ibot_cli.errors import DataError, UsageError
-from ibot_cli.evaluate.cluster_result import Clustering
+from ibot_cli.evaluate.cluster.result import Clustering
 from ibot_cli.visualize import cluster_sheets
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG, check_figures, write_cluster_sheets
 from tests.evaluate.clusterings import clustering

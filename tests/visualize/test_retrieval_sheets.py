@@ -5,9 +5,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from ibot_cli.errors import DataError
-from ibot_cli.evaluate.duplicate_result import DuplicateImage, certain_first
-from ibot_cli.evaluate.gallery import open_gallery
-from ibot_cli.evaluate.neighbours import Neighbour, QueryNeighbours
+from ibot_cli.evaluate.retrieval.duplicate_result import DuplicateImage, certain_first
+from ibot_cli.evaluate.retrieval.gallery import open_gallery
+from ibot_cli.evaluate.retrieval.neighbours import Neighbour, QueryNeighbours
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
 from ibot_cli.visualize.retrieval_sheets import QUERY, write_duplicate_sheet, write_neighbour_sheet
 

@@ -1,0 +1,1 @@
+"""Clusters of images and what they agree with."""

@@ -1,0 +1,1 @@
+"""Weighted-vote nearest neighbours."""

@@ -1,0 +1,1 @@
+"""Nearest images, duplicates and average precision."""
