@@ -72,7 +72,7 @@ def test_added_memory_is_the_peak_above_what_was_held():
         torch.ones(64 << 20, dtype=torch.uint8)
 
     added = memory.added_by(allocate, torch.device("cpu"))
-    assert 60 << 20 < added < 100 << 20
+    assert 48 << 20 < added < 100 << 20  # a little of the heap may be given back meanwhile
 
 
 def test_without_a_peak_that_can_be_reset_the_largest_so_far_counts(monkeypatch, tmp_path):
