@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ibot_cli import console
 from ibot_cli.errors import UsageError
 from ibot_cli.options import AnyData, Device, Heads, Json, NoBaselines, NoCache, Precision, WeightsArgument, Workers
-
-if TYPE_CHECKING:
-    from ibot_cli.evaluate.cluster.images import Part
-    from ibot_cli.evaluate.retrieval.lookup import FeatureOptions
-    from ibot_cli.evaluate.retrieval.protocol import RetrievalResult
-    from ibot_cli.weights.load import LoadedBackbone
 
 
 def retrieve(
@@ -76,8 +69,13 @@ def retrieve(
     from ibot_cli.evaluate.output_file import check_output
     from ibot_cli.evaluate.pooling import parse_pooling
     from ibot_cli.evaluate.precision import check_precision
-    from ibot_cli.evaluate.retrieval.duplicate_search import check_threshold
+    from ibot_cli.evaluate.retrieval.duplicate_search import check_threshold, find_duplicates
+    from ibot_cli.evaluate.retrieval.gallery import open_gallery
     from ibot_cli.evaluate.retrieval.lookup import FeatureOptions
+    from ibot_cli.evaluate.retrieval.protocol import retrieve as look_up
+    from ibot_cli.evaluate.retrieval.queries import open_search
+    from ibot_cli.progress import stage_bars
+    from ibot_cli.retrieve_view import Output, show_duplicates, show_neighbours
     from ibot_cli.runs.evaluations import record_evaluation
     from ibot_cli.train.machine import choose_device
     from ibot_cli.weights.load import load_weights
@@ -99,100 +97,34 @@ def retrieve(
         backend=backend,
     )
     loaded = load_weights(weights, which=which, heads=heads)
-    wanted = _Output(out=out, sheet=sheet, rows=rows, json=json)
+    output = Output(out=out, sheet=sheet, rows=rows, json=json)
     if duplicates:
-        _duplicates(loaded, data, split, threshold, options, wanted)
+        with stage_bars() as progress:
+            groups, source = find_duplicates(
+                loaded, data, part=split, threshold=threshold, options=options, progress=progress
+            )
+        show_duplicates(groups, source, output)
         return
-    result = _neighbours(loaded, data, queries or [], split, k, not no_baselines, options, wanted)
-    if result.mean_average_precision is None:
-        return
-    settings = {"k": k, "pooling": pooling, "split": split, "precision": precision, "which": which, "heads": heads}
-    path = record_evaluation(weights, "retrieve", settings=settings | {"baselines": not no_baselines}, result=result)
-    if path is not None and not json:
-        console.note(f"Recorded in {path}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Output:
-    """What is written besides the table."""
-
-    out: Path | None
-    sheet: Path | None
-    rows: int
-    json: bool
-
-
-def _neighbours(
-    loaded: LoadedBackbone,
-    data: str,
-    queries: list[str],
-    split: Part,
-    k: int,
-    baselines: bool,
-    options: FeatureOptions,
-    wanted: _Output,
-) -> RetrievalResult:
-    """Look up, then show and write what was found."""
-    from ibot_cli.evaluate.output_file import write_output
-    from ibot_cli.evaluate.retrieval.gallery import open_gallery
-    from ibot_cli.evaluate.retrieval.neighbours import neighbours_csv
-    from ibot_cli.evaluate.retrieval.protocol import retrieve as look_up
-    from ibot_cli.evaluate.retrieval.queries import open_search
-    from ibot_cli.evaluate.retrieval.table import show_retrieval
-    from ibot_cli.progress import counted, stage_bars
-    from ibot_cli.visualize.retrieval_sheets import write_neighbour_sheet
-
-    if queries:
-        gallery = open_search(data, queries, channels=loaded.channels, part=split)
-    else:
-        gallery = open_gallery(data, channels=loaded.channels, part=split)
-    files = wanted.json or wanted.out is not None or wanted.sheet is not None
+    gallery = (
+        open_search(data, queries, channels=loaded.channels, part=split)
+        if queries
+        else open_gallery(data, channels=loaded.channels, part=split)
+    )
     with stage_bars() as progress:
         result, found = look_up(
             loaded,
             gallery,
             data,
             k=k,
-            baselines=baselines,
-            listed=files or not gallery.measured,
+            baselines=not no_baselines,
+            listed=output.lists or not gallery.measured,
             options=options,
             progress=progress,
         )
-    show_retrieval(result, () if gallery.measured else found)
-    if wanted.json:
-        console.emit_json({**asdict(result), "queries": found})
-    if wanted.out is not None:
-        write_output(wanted.out, neighbours_csv(found).encode(errors="surrogateescape"))
-        console.note(f"Written to {wanted.out}: the neighbours of {counted(len(found), 'query', 'queries')}.")
-    if wanted.sheet is not None:
-        shown = write_neighbour_sheet(wanted.sheet, gallery, found, rows=wanted.rows)
-        console.note(f"Drawn in {wanted.sheet}: {shown:,} of {counted(len(found), 'query', 'queries')}.")
-    return result
-
-
-def _duplicates(
-    loaded: LoadedBackbone, data: str, split: Part, threshold: float, options: FeatureOptions, wanted: _Output
-) -> None:
-    """Find duplicates, then show and write them."""
-    from ibot_cli.evaluate.output_file import write_output
-    from ibot_cli.evaluate.retrieval.duplicate_result import duplicates_csv
-    from ibot_cli.evaluate.retrieval.duplicate_search import find_duplicates
-    from ibot_cli.evaluate.retrieval.table import show_duplicates
-    from ibot_cli.progress import counted, stage_bars
-    from ibot_cli.visualize.retrieval_sheets import write_duplicate_sheet
-
-    with stage_bars() as progress:
-        result, source = find_duplicates(
-            loaded, data, part=split, threshold=threshold, options=options, progress=progress
-        )
-    show_duplicates(result)
-    if wanted.json:
-        console.emit_json(result)
-    if wanted.out is not None:
-        write_output(wanted.out, duplicates_csv(result.groups).encode(errors="surrogateescape"))
-        console.note(f"Written to {wanted.out}: {counted(len(result.groups), 'group')}.")
-    if wanted.sheet is not None and result.groups:
-        shown = write_duplicate_sheet(wanted.sheet, source, result.groups, rows=wanted.rows)
-        console.note(f"Drawn in {wanted.sheet}: {shown:,} of {counted(len(result.groups), 'group')}.")
-    elif wanted.sheet is not None:
-        console.note(f"There is no duplicate to draw in {wanted.sheet}.")
+    show_neighbours(result, found, gallery, output)
+    if result.mean_average_precision is None:
+        return
+    settings = {"k": k, "pooling": pooling, "split": split, "precision": precision, "which": which, "heads": heads}
+    path = record_evaluation(weights, "retrieve", settings=settings | {"baselines": not no_baselines}, result=result)
+    if path is not None and not json:
+        console.note(f"Recorded in {path}.")
