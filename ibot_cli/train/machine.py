@@ -69,13 +69,19 @@ def peak_memory(device: torch.device) -> int:
     """Largest number of bytes that this process had on `device` so far; on the CPU its resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # the kernel's other count, ru_maxrss, begins with the memory of the process that started this one
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def resident_memory() -> int:
     """Bytes of this process in memory now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    """Bytes that `/proc/self/status` says; 0 where there is no such file."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0
-    line = next(x for x in status.read_text().splitlines() if x.startswith("VmRSS"))
+    line = next((x for x in status.read_text().splitlines() if x.startswith(field)), f"{field}: 0 kB")
     return int(line.split()[1]) * 1024

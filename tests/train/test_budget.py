@@ -109,10 +109,12 @@ MIDDLE = (
 def ibot(folder: Path, sets: Sequence[str], *flags: str) -> dict[str, object]:
     """The JSON that `ibot pretrain` prints in a fresh process, and its peak as the kernel counts it."""
     probe = (
-        "import sys, json, resource; from ibot_cli.cli import main\n"
+        "import sys; from pathlib import Path; from ibot_cli.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)"
+        # not ru_maxrss, which a process takes over from the one that started it
+        "status = Path('/proc/self/status').read_text().split('VmHWM:')[1]\n"
+        "print(int(status.split()[0]) * 1024, file=sys.stderr)"
     )
     args = ["pretrain", str(folder), "--preset", "ibot_vits16", *flags, "--json"]
     for text in (*runs.SMALL, *sets):
