@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from ibot_cli.errors import UsageError
 
 WeightsArgument = Annotated[
     str,
@@ -43,7 +45,7 @@ Heads = Annotated[
         metavar="N", help="Attention heads of a foreign checkpoint of unusual width.", min=1, show_default=False
     ),
 ]
-Which = Annotated[str, typer.Option(metavar="NETWORK", help="teacher or student, where a checkpoint holds both.")]
+Which = Annotated[Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")]
 Precision = Annotated[str, typer.Option(metavar="TYPE", help="Arithmetic of the feature pass: fp32 or bf16.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.", min=0)]
 Preset = Annotated[
@@ -59,3 +61,23 @@ Sets = Annotated[
 RunOut = Annotated[Path | None, typer.Option(metavar="DIR", help="The run directory to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run no step.")]
+
+
+def positive_integers(option: str, text: str, example: str) -> list[int]:
+    """The numbers of an option that takes several, separated by commas.
+
+    Args:
+        option: Its name, for the message.
+        text: What was given.
+        example: What could have been.
+
+    Raises:
+        UsageError: One of them is no whole number above 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise UsageError(
+            f"{option} {text}: {wrong[0]!r} is not a positive whole number.", f"Write for example {option} {example}."
+        )
+    return [int(part) for part in parts]

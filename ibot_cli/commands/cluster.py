@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from ibot_cli import console
-from ibot_cli.errors import UsageError
 from ibot_cli.options import (
     AnyData,
     Device,
@@ -19,7 +18,9 @@ from ibot_cli.options import (
     Precision,
     Seed,
     WeightsArgument,
+    Which,
     Workers,
+    positive_integers,
 )
 
 
@@ -60,9 +61,7 @@ def cluster(
     no_baselines: NoBaselines = False,
     no_cache: NoCache = False,
     precision: Precision = "fp32",
-    which: Annotated[
-        Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")
-    ] = "teacher",
+    which: Which = "teacher",
     seed: Seed = 0,
     device: Device = None,
     workers: Workers = None,
@@ -72,7 +71,7 @@ def cluster(
 
     With labels the clusters are scored against them, beside chance, random weights and raw pixels.
     """
-    ks = None if k is None else _positive_integers(k)
+    ks = None if k is None else positive_integers("--k", k, "10,20,50")
     from ibot_cli.evaluate.cluster.assignment_file import check_assignment_file, write_assignments
     from ibot_cli.evaluate.cluster.protocol import evaluate_clusters
     from ibot_cli.evaluate.cluster.result import ClusterOptions
@@ -121,11 +120,3 @@ def cluster(
     path = record_evaluation(weights, "cluster", settings=settings, result=found.result)
     if path is not None and not json:
         console.note(f"Recorded in {path}.")
-
-
-def _positive_integers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
-    if wrong:
-        raise UsageError(f"--k {text}: {wrong[0]!r} is not a positive whole number.", "Write for example --k 10,20,50.")
-    return [int(part) for part in parts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from ibot_cli.options import (
     Precision,
     Seed,
     WeightsArgument,
+    Which,
     Workers,
+    positive_integers,
 )
 
 
@@ -40,9 +42,7 @@ def knn_eval(
     no_baselines: NoBaselines = False,
     no_cache: NoCache = False,
     precision: Precision = "fp32",
-    which: Annotated[
-        Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")
-    ] = "teacher",
+    which: Which = "teacher",
     seed: Seed = 0,
     device: Device = None,
     workers: Workers = None,
@@ -52,7 +52,7 @@ def knn_eval(
 
     Beside the result stand the same network with random weights and raw pixels, so that a number means something.
     """
-    ks, temperatures = _positive_integers(k), _positive_numbers(temperature)
+    ks, temperatures = positive_integers("--k", k, "10,20"), _positive_numbers(temperature)
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.evaluate.knn.curve import load_stops
     from ibot_cli.evaluate.knn.protocol import evaluate_knn
@@ -101,14 +101,6 @@ def knn_eval(
     path = record_evaluation(weights, "knn-eval", settings=settings, result=found.result, correct=found.correct)
     if path is not None and not json:
         console.note(f"Recorded in {path}.")
-
-
-def _positive_integers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
-    if wrong:
-        raise UsageError(f"--k {text}: {wrong[0]!r} is not a positive whole number.", "Write for example --k 10,20.")
-    return [int(part) for part in parts]
 
 
 def _positive_numbers(text: str) -> list[float]:

@@ -18,6 +18,7 @@ from ibot_cli.options import (
     NoCache,
     Seed,
     WeightsArgument,
+    Which,
     Workers,
 )
 
@@ -64,9 +65,7 @@ def linear_probe(
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
-    which: Annotated[
-        Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")
-    ] = "teacher",
+    which: Which = "teacher",
 ) -> None:
     """Train linear classifiers on frozen features: the published sweep of 45 learning rates, all at once.
 

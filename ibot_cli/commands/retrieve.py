@@ -9,7 +9,18 @@ import typer
 
 from ibot_cli import console
 from ibot_cli.errors import UsageError
-from ibot_cli.options import AnyData, Device, Heads, Json, NoBaselines, NoCache, Precision, WeightsArgument, Workers
+from ibot_cli.options import (
+    AnyData,
+    Device,
+    Heads,
+    Json,
+    NoBaselines,
+    NoCache,
+    Precision,
+    WeightsArgument,
+    Which,
+    Workers,
+)
 
 
 def retrieve(
@@ -51,9 +62,7 @@ def retrieve(
     no_baselines: NoBaselines = False,
     no_cache: NoCache = False,
     precision: Precision = "fp32",
-    which: Annotated[
-        Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")
-    ] = "teacher",
+    which: Which = "teacher",
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
