@@ -24,6 +24,7 @@ __all__ = [
     "MAX_TRAIN",
     "SEEDS",
     "Baselines",
+    "Pixels",
     "baseline_index",
     "cache_directory",
     "cached",
@@ -104,7 +105,7 @@ def measure_baselines(
     flat = eval_transform(PIXEL_SIDE, 1.0, channels, (0.0,) * channels, (1.0,) * channels)
     return Baselines(
         random=tuple(top1("random weights", networks, transform, len(SEEDS))),
-        pixels=top1("raw pixels", _Pixels(channels), flat, 1)[0],
+        pixels=top1("raw pixels", Pixels(channels), flat, 1)[0],
         num_train=len(chosen[0]),
         num_test=len(chosen[1]),
     )
@@ -139,7 +140,7 @@ def raw_pixels(loaded: LoadedBackbone) -> LoadedBackbone:
     Every pooling gives this feature.
     """
     channels = loaded.channels
-    network = _Pixels(channels)
+    network = Pixels(channels)
     return replace(
         loaded,
         backbone=network,
@@ -151,7 +152,7 @@ def raw_pixels(loaded: LoadedBackbone) -> LoadedBackbone:
         description=f"raw pixels at {PIXEL_SIDE} x {PIXEL_SIDE}",
         weights_hash=weights_hash(network),
         architecture=f"raw pixels, {channels} channels at {PIXEL_SIDE} x {PIXEL_SIDE}",
-        rebuild=partial(_Pixels, channels),
+        rebuild=partial(Pixels, channels),
         shape=None,
         classifier=None,
         classes=None,
@@ -189,8 +190,12 @@ class _SideBySide(nn.Module):
         return torch.cat([network(images)[:, :1] for network in self.networks], dim=2)
 
 
-class _Pixels(nn.Module):
-    """The image itself as one token, `[B, 1, C * H * W]`."""
+class Pixels(nn.Module):
+    """The image itself as one token: `[B, C, 32, 32]` to `[B, 1, C * 32 * 32]`.
+
+    Args:
+        channels: C.
+    """
 
     single_feature = True  # whatever the pooling
 
@@ -199,4 +204,5 @@ class _Pixels(nn.Module):
         self.dim = channels * PIXEL_SIDE**2
 
     def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
         return images.flatten(1).unsqueeze(1)

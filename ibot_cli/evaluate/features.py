@@ -136,7 +136,7 @@ def feature_pass(
     check_precision(precision)
     parts = parts_of(poolings, loaded.backbone)
     chosen, device, dtype = _chosen(source, index), torch.device(device), DTYPES[precision]
-    transform = eval_transform(loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
+    transform = eval_transform(*loaded.preparation)
     layout = Layout.of(len(chosen), batch_size)
     limit = cache_limit() if cache else 0
     connect()

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibot_cli.errors import WeightsError
+from ibot_cli.evaluate.faults import left_out, require_finite_features
 from ibot_cli.evaluate.features import feature_pass
 from ibot_cli.evaluate.labelled import Labelled, LabelledSplit, one_sided_notes
 from ibot_cli.weights.load import LoadedBackbone
 
-_CHECKED = 65_536  # rows at a time
 StageProgress = Callable[[str, int, int], None]
 
 
@@ -65,7 +64,7 @@ class LabelledFeatures:
         bad = {**self.train.bad, **self.test.bad}
         if bad:
             found = one_sided_notes(split.classes, self.train.labels.numpy(), self.test.labels.numpy())
-            notes += [_bad_note(bad), *(note for note in found if note not in split.notes)]
+            notes += [*left_out(bad), *(note for note in found if note not in split.notes)]
         return notes
 
 
@@ -102,19 +101,7 @@ def read_features(
         table = feature_pass(
             loaded, images.source, precision=precision, device=device, workers=workers, cache=cache, progress=report
         )
-        rows, places = table.pooled("cls"), table.index
-        if not all(bool(torch.isfinite(some).all()) for some in rows.split(_CHECKED)):
-            raise WeightsError(
-                f"The features of {loaded.description} are not finite.",
-                "Check the weights: the training may have diverged.",
-            )
+        rows, places = require_finite_features(table.pooled("cls"), loaded.description), table.index
         return PartFeatures(rows, torch.from_numpy(images.labels[places]), places, table.bad, tuple(table.notes))
 
     return LabelledFeatures(part("training images", split.train), part("test images", split.test))
-
-
-def _bad_note(bad: Mapping[str, str]) -> str:
-    first = next(f"{path}: {reason}" for path, reason in bad.items())
-    if len(bad) == 1:
-        return f"1 image could not be read and was left out ({first})."
-    return f"{len(bad)} images could not be read and were left out ({first}, ...)."

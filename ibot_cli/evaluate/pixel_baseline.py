@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from ibot_cli.data.transform import eval_transform
-from ibot_cli.evaluate.baselines import MAX_TEST, MAX_TRAIN, PIXEL_SIDE, baseline_index
+from ibot_cli.evaluate.baselines import MAX_TEST, MAX_TRAIN, PIXEL_SIDE, Pixels, baseline_index
 from ibot_cli.evaluate.features import extract
+from ibot_cli.evaluate.knn.vote import accuracy, vote
 from ibot_cli.evaluate.labelled import Labelled
 from ibot_cli.evaluate.retrieval.nearest import nearest_rows
 
@@ -57,26 +57,18 @@ def pixel_baseline(
         DataError: No image of a part can be read.
     """
     transform = eval_transform(PIXEL_SIDE, 1.0, channels, (0.0,) * channels, (1.0,) * channels)
-    as_token = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, -1)))
     pixels, labels = [], []
     for part, most in ((train, MAX_TRAIN), (test, MAX_TEST)):
         index = baseline_index(len(part.source), most)
-        found = extract(as_token, part.source, transform, index=index, device=device)
+        found = extract(Pixels(channels), part.source, transform, index=index, device=device)
         pixels.append(found.cls)
         labels.append(torch.from_numpy(part.labels[found.index]))
     ks = [k for k in KS if k < len(pixels[0])] or [1]
     k = ks[0]
     if len(pixels[0]) > 1:
         similarity, rows = nearest_rows(pixels[0], pixels[0], ks[-1], exclude_self=True, device=device)
-        shares = [_share_right(similarity, labels[0][rows], labels[0], k, num_classes) for k in ks]
-        k = ks[shares.index(max(shares))]
+        votes = vote(similarity, labels[0][rows], ks, TEMPERATURE, num_classes)
+        k = max(ks, key=lambda k: accuracy(votes[k], labels[0])[0])
     similarity, rows = nearest_rows(pixels[0], pixels[1], k, device=device)
-    top1 = _share_right(similarity, labels[0][rows], labels[1], k, num_classes)
+    top1, _ = accuracy(vote(similarity, labels[0][rows], [k], TEMPERATURE, num_classes)[k], labels[1])
     return PixelBaseline(top1=top1, k=k, num_train=len(pixels[0]), num_test=len(pixels[1]))
-
-
-def _share_right(similarity: Tensor, classes: Tensor, labels: Tensor, k: int, num_classes: int) -> float:
-    """Share of rows whose first k neighbours, `[n, >= k]`, elect the right class."""
-    weights = (similarity[:, :k].double() / TEMPERATURE).exp()
-    votes = torch.zeros(len(labels), num_classes, dtype=torch.float64).scatter_add_(1, classes[:, :k], weights)
-    return float((votes.argmax(dim=1) == labels).double().mean())

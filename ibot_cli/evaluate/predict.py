@@ -167,7 +167,7 @@ def predict(
         DataError: No image can be read.
     """
     classifier, classes = classifier_of(loaded)
-    transform = eval_transform(loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
+    transform = eval_transform(*loaded.preparation)
     found = class_scores(classifier, source, transform, device=device, workers=workers, progress=progress)
     probabilities = found.cls.double().softmax(dim=1)
     values, order = probabilities.topk(min(top or len(classes), len(classes)), dim=1)

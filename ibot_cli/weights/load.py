@@ -70,6 +70,11 @@ class LoadedBackbone:
     unused: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def preparation(self) -> tuple[int, float, int, tuple[float, ...], tuple[float, ...]]:
+        """The arguments of `ibot_cli.data.transform.eval_transform`; also what a cached figure depends on."""
+        return self.image_size, self.crop_ratio, self.channels, self.mean, self.std
+
 
 def load_weights(weights: str, *, which: Which = "teacher", heads: int | None = None) -> LoadedBackbone:
     """Load a backbone, and its head or classifier where there is one; every tensor of the file is accounted for.

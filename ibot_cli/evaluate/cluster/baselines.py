@@ -49,7 +49,6 @@ def measure_cluster_baselines(
         pixels = _scores(raw_pixels(loaded), "raw pixels", images, ks, plain, progress)
         return {"random weights": random, "raw pixels": [pixels]}
 
-    prepared = (loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
     chosen = (
         options.restarts,
         options.spherical,
@@ -58,7 +57,7 @@ def measure_cluster_baselines(
         options.backend,
         options.precision,
     )
-    key = f"{loaded.architecture} {prepared} {images.fingerprint} {sorted(ks)} {chosen}"
+    key = f"{loaded.architecture} {loaded.preparation} {images.fingerprint} {sorted(ks)} {chosen}"
     stored = cached_value("clusters", key, measure) if options.cache else measure()
     return tuple(_mean(name, per_seed) for name, seeds in stored.items() for per_seed in zip(*seeds, strict=True))
 

@@ -26,10 +26,9 @@ from ibot_cli.evaluate.cluster.result import (
 from ibot_cli.evaluate.cluster.scores import cluster, label_scores
 from ibot_cli.evaluate.cluster.stability import MOST_IMAGES, silhouette, stability
 from ibot_cli.evaluate.cluster.standardization import standardized
+from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.evaluate.features import FeatureTable, feature_pass
 from ibot_cli.weights.load import LoadedBackbone
-
-_SHOWN = 5
 
 
 def evaluate_clusters(
@@ -202,11 +201,7 @@ def _notes(
     rows: Sequence[ClusterRow],
     baselines: Sequence[ClusterBaseline],
 ) -> list[str]:
-    notes = [
-        f"{path} could not be read and was left out: {reason}." for path, reason in list(table.bad.items())[:_SHOWN]
-    ]
-    if len(table.bad) > _SHOWN:
-        notes.append(f"{len(table.bad) - _SHOWN:,} more images could not be read.")
+    notes = [*table.notes, *each_left_out(table.bad)]
     if loaded.head is None:
         notes.append("These weights have no projection head, so there are no prototypes to cluster by.")
     if excuse is not None:

@@ -164,7 +164,7 @@ def evaluate_knn(
 
 def transform_of(loaded: LoadedBackbone) -> Transform:
     """The evaluation transform of a loaded backbone."""
-    return eval_transform(loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
+    return eval_transform(*loaded.preparation)
 
 
 def _baselines(
@@ -174,8 +174,7 @@ def _baselines(
     progress: StageProgress | None,
 ) -> Baselines:
     """Measured once per architecture, image preparation, data set, k and temperature."""
-    prepared = (loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
-    key = f"{loaded.architecture} {prepared} {split.fingerprint} {setting['k']} {setting['temperature']}"
+    key = f"{loaded.architecture} {loaded.preparation} {split.fingerprint} {setting['k']} {setting['temperature']}"
     return cached(
         key,
         lambda: measure_baselines(

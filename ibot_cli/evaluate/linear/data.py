@@ -13,7 +13,8 @@ from torch import Tensor
 from ibot_cli import distributed
 from ibot_cli.data.sources import Subset
 from ibot_cli.data.splits import holdout
-from ibot_cli.errors import DataError, WeightsError
+from ibot_cli.errors import DataError
+from ibot_cli.evaluate.faults import left_out, require_finite_features
 from ibot_cli.evaluate.features import FeatureTable, feature_pass
 from ibot_cli.evaluate.labelled import Labelled, LabelledSplit, one_sided_notes
 from ibot_cli.evaluate.linear.augment import AugmentedFeed
@@ -190,12 +191,7 @@ def fitting(num_images: int, batch_size: int) -> tuple[int, tuple[str, ...]]:
 
 
 def _judged(loaded: LoadedBackbone, images: Labelled, table: FeatureTable, poolings: Sequence[str]) -> Judged:
-    features = {text: table.pooled(text) for text in poolings}
-    if not all(bool(torch.isfinite(rows).all()) for rows in features.values()):
-        raise WeightsError(
-            f"The features of {loaded.description} are not finite.",
-            "Check the weights: the training may have diverged.",
-        )
+    features = {text: require_finite_features(table.pooled(text), loaded.description) for text in poolings}
     return Judged(features, torch.from_numpy(images.labels[table.index]))
 
 
@@ -215,12 +211,7 @@ def _notes(
     notes = list(dict.fromkeys(note for table in tables for note in table.notes))
     bad = {path: reason for table in tables for path, reason in table.bad.items()}
     if bad:
-        first = next(f"{path}: {reason}" for path, reason in bad.items())
-        notes.append(
-            f"1 image could not be read and was left out ({first})."
-            if len(bad) == 1
-            else f"{len(bad)} images could not be read and were left out ({first}, ...)."
-        )
+        notes += left_out(bad)
         found = one_sided_notes(split.classes, train_labels.numpy(), test_labels.numpy())
         notes += [note for note in found if note not in split.notes]
     classes = np.unique(train_labels.numpy())

@@ -99,8 +99,7 @@ def _baselines(
             "num_test": len(chosen.test),
         }
 
-    prepared = (loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
-    key = f"{loaded.architecture} {prepared} {split.fingerprint} {settings.plain()}"
+    key = f"{loaded.architecture} {loaded.preparation} {split.fingerprint} {settings.plain()}"
     return cached_value("linear", key, measure)
 
 

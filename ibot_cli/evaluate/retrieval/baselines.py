@@ -59,8 +59,7 @@ def measure_retrieval_baselines(
 
     if not options.cache:
         return _result(measure())
-    prepared = (loaded.image_size, loaded.crop_ratio, loaded.channels, loaded.mean, loaded.std)
-    key = f"{loaded.architecture} {prepared} {gallery.fingerprint} {options.pooling} {options.precision}"
+    key = f"{loaded.architecture} {loaded.preparation} {gallery.fingerprint} {options.pooling} {options.precision}"
     return _result(cached_value("retrieval", key, measure))
 
 

@@ -15,11 +15,12 @@ from torch.nn import functional
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.errors import UsageError
 from ibot_cli.evaluate.cluster.images import Part, class_names, has_test_part
+from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.evaluate.features import feature_pass
 from ibot_cli.evaluate.retrieval.duplicate_groups import near_groups
 from ibot_cli.evaluate.retrieval.duplicate_result import DuplicateImage, DuplicatesResult
 from ibot_cli.evaluate.retrieval.duplicates import THRESHOLD, pixel_digest
-from ibot_cli.evaluate.retrieval.lookup import FeatureOptions, StageProgress, unreadable_notes
+from ibot_cli.evaluate.retrieval.lookup import FeatureOptions, StageProgress
 from ibot_cli.evaluate.retrieval.nearest import nearest_rows
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -107,7 +108,7 @@ def find_duplicates(
         weights_hash=loaded.weights_hash,
         data=data,
         fingerprint=source.fingerprint,
-        notes=(*loaded.notes, *source.notes, *table.notes, *unreadable_notes(table.bad), *counts.doubts()),
+        notes=(*loaded.notes, *source.notes, *table.notes, *each_left_out(table.bad), *counts.doubts()),
     )
     return result, source
 

@@ -21,7 +21,6 @@ from ibot_cli.evaluate.retrieval.neighbours import QueryNeighbours, name_neighbo
 from ibot_cli.weights.load import LoadedBackbone
 
 StageProgress = Callable[[str, int, int], None]
-_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +163,3 @@ def look_up(
 
     found = features(0)
     return Lookup(gallery, found, found if gallery.queries is None else features(1), options)
-
-
-def unreadable_notes(bad: Mapping[str, str]) -> list[str]:
-    """A sentence for each of the first unreadable images (path -> reason), and one for the rest."""
-    notes = [f"{path} could not be read and was left out: {reason}." for path, reason in list(bad.items())[:_SHOWN]]
-    return notes + ([f"{len(bad) - _SHOWN:,} more images could not be read."] if len(bad) > _SHOWN else [])

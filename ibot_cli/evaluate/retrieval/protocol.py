@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from ibot_cli.errors import DataError
+from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.evaluate.retrieval.average_precision import KS, Ranked
 from ibot_cli.evaluate.retrieval.baselines import RetrievalBaselines, measure_retrieval_baselines
 from ibot_cli.evaluate.retrieval.gallery import Gallery
-from ibot_cli.evaluate.retrieval.lookup import FeatureOptions, Lookup, StageProgress, look_up, unreadable_notes
+from ibot_cli.evaluate.retrieval.lookup import FeatureOptions, Lookup, StageProgress, look_up
 from ibot_cli.evaluate.retrieval.neighbours import QueryNeighbours
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -119,7 +120,7 @@ def retrieve(
 
 def _notes(found: Lookup, k: int, ranked: Ranked | None, baseline: RetrievalBaselines | None) -> list[str]:
     notes = list(dict.fromkeys([*found.gallery.notes, *found.found.notes, *found.asked.notes]))
-    notes += unreadable_notes(found.bad)
+    notes += each_left_out(found.bad)
     if k > found.others:
         notes.append(f"k = {k} was cut to the {found.others:,} images that a query can find.")
     if ranked is None:

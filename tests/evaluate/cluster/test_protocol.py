@@ -211,3 +211,15 @@ def test_progress(data: str) -> None:
     expected = ["features", "k-means, K = 3", *(f"random weights, seed {seed}" for seed in range(3)), "raw pixels"]
     assert list(stages) == expected
     assert stages["features"] == (24, 24) and stages["k-means, K = 3"] == (3, 3)
+
+
+def test_a_damaged_cache_is_noted(tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = evaluate_clusters(loaded(), data, baselines=False, options=OPTIONS).result
+    (file,) = (tmp_path / "cache").rglob("cls@1.f32")
+    content = bytearray(file.read_bytes())
+    content[5] ^= 0xFF
+    file.write_bytes(content)
+    again = evaluate_clusters(loaded(), data, baselines=False, options=OPTIONS).result
+    assert sum("were damaged" in note for note in again.notes) == 1
+    assert replace(again, notes=()) == replace(first, notes=())
