@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,8 +17,9 @@ from ibot_cli.data.loader import require_batch
 from ibot_cli.data.mix import MixRecipe, mix_batch
 from ibot_cli.data.replacement import not_the_file, read_or_replace
 from ibot_cli.data.sources import Source
+from ibot_cli.data.steps import in_steps
 from ibot_cli.data.transform import normalise, stack_images
-from ibot_cli.data.workers import Key, in_order
+from ibot_cli.data.workers import Key
 from ibot_cli.errors import DataError
 
 
@@ -200,22 +201,29 @@ class FinetuneLoader:
         Raises:
             DataError: Too many unreadable files, or a loader process failed.
         """
-        micro_keys = self._plan.micro_batches(start, stop)
-        pin = self._device.type == "cuda"
-        prepared = in_order(self._assembler, micro_keys, workers=self._workers, pin_memory=pin)
-        try:
-            for step, keys in self._plan.steps(start, stop):
-                began = time.perf_counter()
-                parts = [next(prepared) for _ in range(0, len(keys), self._plan.micro_batch_size)]
-                first = self._plan.position.start
-                micro = []
-                for part in parts:
-                    micro.append(self._batch(part, step, first))
-                    first += len(part.used)
-                waited = time.perf_counter() - began
-                yield self._step(step, keys, parts, micro, waited)
-        finally:
-            prepared.close()
+        taken = in_steps(
+            self._plan,
+            self._assembler,
+            self._batch,
+            start=start,
+            stop=stop,
+            workers=self._workers,
+            device=self._device,
+        )
+        with closing(taken):
+            for part in taken:
+                used = part.used
+                yield FinetuneStep(
+                    step=part.step,
+                    epoch=part.step // self.steps_per_epoch,
+                    micro=part.micro,
+                    samples=part.samples,
+                    used=used,
+                    labels=self._labels[used],
+                    position=self._plan.position,
+                    wait_seconds=part.wait_seconds,
+                    new_bad=self.bad.add(part.bad),
+                )
 
     def _batch(self, part: PreparedImages, step: int, first: int) -> LabelledBatch:
         """The micro-batch that begins at `first` in the global batch, as numbers on the device."""
@@ -224,22 +232,6 @@ class FinetuneLoader:
         _erase(images, part.boxes, part.noise.to(self._device, non_blocking=True))
         labels = torch.from_numpy(self._labels[part.used]).to(self._device)
         return LabelledBatch(*mix_batch(images, labels, self._mix, seed=self._assembler.seed, step=step, first=first))
-
-    def _step(
-        self, step: int, keys: list[Key], parts: list[PreparedImages], micro: list[LabelledBatch], waited: float
-    ) -> FinetuneStep:
-        used = np.concatenate([part.used for part in parts])
-        return FinetuneStep(
-            step=step,
-            epoch=step // self.steps_per_epoch,
-            micro=micro,
-            samples=np.array([sample for sample, _ in keys], dtype=np.int64),
-            used=used,
-            labels=self._labels[used],
-            position=self._plan.position,
-            wait_seconds=waited,
-            new_bad=self.bad.add(entry for part in parts for entry in part.bad),
-        )
 
 
 def fitting_batch(num_images: int, batch_size: int, world: int = 1) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +15,8 @@ from ibot_cli.data.assemble import Assembler, Prepared
 from ibot_cli.data.bad_files import BadFiles, BadLimits
 from ibot_cli.data.keys import KeyPlan
 from ibot_cli.data.sources import Source
+from ibot_cli.data.steps import in_steps
 from ibot_cli.data.transform import ViewRecipe, normalise
-from ibot_cli.data.workers import Key, in_order
 from ibot_cli.errors import DataError
 
 
@@ -118,20 +118,32 @@ class ViewLoader:
         Raises:
             DataError: Too many unreadable files, or a loader process failed.
         """
-        micro_keys = self._plan.micro_batches(start, stop)
-        pin = self._device.type == "cuda"
-        prepared = in_order(self._assembler, micro_keys, workers=self._workers, pin_memory=pin)
-        try:
-            for step, keys in self._plan.steps(start, stop):
-                began = time.perf_counter()
-                parts = [next(prepared) for _ in range(0, len(keys), self._plan.micro_batch_size)]
-                micro = [self._batch(part) for part in parts]
-                waited = time.perf_counter() - began
-                yield self._step_data(step, keys, parts, micro, waited)
-        finally:
-            prepared.close()
+        labels = self._assembler.source.labels
+        taken = in_steps(
+            self._plan,
+            self._assembler,
+            self._batch,
+            start=start,
+            stop=stop,
+            workers=self._workers,
+            device=self._device,
+        )
+        with closing(taken):
+            for part in taken:
+                used = part.used
+                yield StepData(
+                    step=part.step,
+                    epoch=part.step // self.steps_per_epoch,
+                    micro=part.micro,
+                    samples=part.samples,
+                    used=used,
+                    labels=None if labels is None else labels[used],
+                    position=self._plan.position,
+                    wait_seconds=part.wait_seconds,
+                    new_bad=self.bad.add(part.bad),
+                )
 
-    def _batch(self, part: Prepared) -> Batch:
+    def _batch(self, part: Prepared, step: int, first: int) -> Batch:
         """The micro-batch as numbers on the device."""
         recipe = self._assembler.recipe
         views = [
@@ -143,23 +155,6 @@ class ViewLoader:
         masks = (batch.mask, batch.mask_index, batch.mask_weights)
         mask, index, weights = (value.to(self._device, non_blocking=True) for value in masks)
         return replace(batch, mask=mask, mask_index=index, mask_weights=weights)
-
-    def _step_data(
-        self, step: int, keys: list[Key], parts: Sequence[Prepared], micro: list[Batch], waited: float
-    ) -> StepData:
-        labels = self._assembler.source.labels
-        used = np.concatenate([part.used for part in parts])
-        return StepData(
-            step=step,
-            epoch=step // self.steps_per_epoch,
-            micro=micro,
-            samples=np.array([sample for sample, _ in keys], dtype=np.int64),
-            used=used,
-            labels=None if labels is None else labels[used],
-            position=self._plan.position,
-            wait_seconds=waited,
-            new_bad=self.bad.add(entry for part in parts for entry in part.bad),
-        )
 
 
 def require_batch(num_images: int, batch_size: int) -> None:
