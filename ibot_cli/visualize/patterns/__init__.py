@@ -1,0 +1,1 @@
+"""Patterns: the patches that a network puts into the same prototype."""
