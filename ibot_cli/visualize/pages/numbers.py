@@ -1,0 +1,35 @@
+"""Numbers as people read them; the filters `count`, `number`, `percent` and `megabytes` of the templates."""
+
+from __future__ import annotations
+
+import math
+
+NOTHING = "–"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators of thousands."""
+    return NOTHING if _missing(value) else f"{value:,.0f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` places; very small and very large ones in powers of ten."""
+    if value is None or _missing(value):
+        return NOTHING
+    if value and not 10.0**-digits <= abs(value) < 1e6:
+        return f"{value:.{max(digits - 1, 0)}e}"
+    return f"{value:,.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage."""
+    return NOTHING if _missing(value) else f"{value:.{digits}%}"
+
+
+def megabytes(value: float | None) -> str:
+    """A number of bytes in MB (a million bytes)."""
+    return NOTHING if value is None or _missing(value) else f"{value / 1e6:,.1f} MB"
+
+
+def _missing(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from ibot_cli.errors import RunError, UsageError
+from ibot_cli.visualize.pages import check_page_path, page, render_page, write_page
+from ibot_cli.visualize.pages.numbers import count, megabytes, number, percent
+from tests.visualize.pages.document import check_page
+
+HOSTILE = "<script>alert('x')</script>\" onload=\"alert(1)"
+
+
+def test_a_page_is_whole_accessible_and_asks_nobody_for_anything() -> None:
+    document = check_page(render_page("base.html", title="A page"))
+    tags = [tag for tag, _ in document.elements]
+    assert {"header", "main", "footer", "dialog"} <= set(tags)
+    assert document.all("a")[0] == {"class": "skip", "href": "#content"}
+    assert "A page" in document.text()
+
+
+def test_values_are_escaped() -> None:
+    plain, hostile = (check_page(render_page("base.html", title=title)) for title in ("A page", HOSTILE))
+    assert [tag for tag, _ in plain.elements] == [tag for tag, _ in hostile.elements]
+    assert ("h1", HOSTILE) in hostile.texts and ("title", HOSTILE) in hostile.texts
+
+
+def test_names_that_are_not_utf8_do_not_stop_a_page(tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", render_page("base.html", title="caf\udce9"))
+    assert "<h1>caf?</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_forgotten_value_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="title"):
+        render_page("base.html")
+
+
+def test_building_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "try.html").write_text(
+        """{% extends "base.html" %}{% import "parts.html" as parts %}{% block content %}
+        {{ parts.figure("data:,x", hostile, "A caption", sharp=true, full="data:,y") }}
+        {{ parts.table("Figures", ["What", "How much"], [[hostile, "1"]], numbers=(1,)) }}
+        {{ parts.badge("fine", "good") }} {{ parts.notice(hostile, "warn") }} {{ parts.command("ibot " ~ hostile) }}
+        <dl class="cards">{{ parts.card("k-NN", 0.5|percent, "about it", "bad") }}</dl>{% endblock %}"""
+    )
+    both = jinja2.ChoiceLoader([page._environment().loader, jinja2.FileSystemLoader(tmp_path)])
+    monkeypatch.setattr(page._environment(), "loader", both)
+    document = check_page(render_page("try.html", title="Try", hostile=HOSTILE))
+    zoom = next(button for button in document.all("button") if button.get("class") == "zoom")
+    assert zoom["data-full"] == "data:,y"
+    assert document.all("img") == [{"src": "data:,x", "alt": HOSTILE, "class": "sharp", "decoding": "async"}]
+    assert {"scope": "col", "class": "number"} in document.all("th") and {"class": "number"} in document.all("td")
+    assert ("code", f"ibot {HOSTILE}") in document.texts
+    assert "50.0%" in document.text() and HOSTILE in document.text()
+
+
+def test_a_page_replaces_only_files_that_could_be_pages(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a directory"):
+        check_page_path(tmp_path)
+    with pytest.raises(UsageError, match=r"does not end in \.html") as error:
+        check_page_path(tmp_path / "config.yaml")
+    assert "config.html" in str(error.value.hint)
+    with pytest.raises(UsageError, match=r"nowhere does not exist"):
+        check_page_path(tmp_path / "nowhere" / "page.html")
+    write_page(tmp_path / "page.HTML", "first")
+    write_page(tmp_path / "page.HTML", "second")
+    assert (tmp_path / "page.HTML").read_text() == "second"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "write_atomically", full)
+    with pytest.raises(RunError, match=r"page\.html cannot be written: No space left on device"):
+        write_page(tmp_path / "page.html", "text")
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert (count(1234567), count(None), count(float("nan"))) == ("1,234,567", "–", "–")
+    assert (number(0.12345), number(12.0, 1), number(2e-5), number(0), number(None)) == (
+        "0.123", "12.0", "2.00e-05", "0.000", "–",
+    )  # fmt: skip
+    assert (percent(0.1234), percent(None), megabytes(1_250_000)) == ("12.3%", "–", "1.2 MB")
