@@ -19,6 +19,9 @@ class TimmBackbone(nn.Module):
     """A timm model that answers like `ibot_cli.core.backbone.Backbone`: tokens `[B, 1 + N, D]`, class token first.
 
     A model without class token gives its pooled feature there, and no other tokens.
+
+    Attributes:
+        stride: Pixels per patch and side of what `last_blocks` gives; None where that is no grid of square patches.
     """
 
     def __init__(self, model: Any) -> None:  # timm's models share methods, but no type that declares them
@@ -26,6 +29,7 @@ class TimmBackbone(nn.Module):
         self.model = model
         self.dim = int(model.num_features)
         self.num_blocks = _num_blocks(model)
+        self.stride = _stride(model) if self.num_blocks else None
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, 1 + N, D]`."""
@@ -82,6 +86,15 @@ def _num_blocks(model: Any) -> int:
         model.forward_intermediates
     ).parameters.keys()
     return len(model.blocks) if known else 0
+
+
+def _stride(model: Any) -> int | None:
+    """Image pixels per patch and side, also behind a convolutional stem; None without a square grid."""
+    embed = getattr(model, "patch_embed", None)
+    size, grid = getattr(embed, "img_size", None), getattr(embed, "grid_size", None)
+    if not size or not grid or size[0] != size[1] or grid[0] != grid[1] or size[0] % grid[0]:
+        return None
+    return int(size[0] // grid[0])
 
 
 @dataclass(frozen=True)
