@@ -91,16 +91,24 @@ def _turn(image: Image.Image, left: int, top: int, degrees: float) -> tuple[floa
 
 
 def resize_shorter(image: Image.Image, size: int) -> Image.Image:
-    """The image with its shorter side resized to `size`, bicubic; the longer one is rounded down."""
-    width, height = image.size
-    if min(width, height) == size:
-        return image
+    """The image with its shorter side resized to `size`, bicubic; see `shorter_resized`."""
+    wanted = shorter_resized(image.width, image.height, size)
+    return image if wanted == image.size else image.resize(wanted, BICUBIC)
+
+
+def shorter_resized(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height once the shorter side is `size`; the longer one is rounded down."""
     if width <= height:
-        return image.resize((size, max(int(size * height / width), size)), BICUBIC)
-    return image.resize((max(int(size * width / height), size), size), BICUBIC)
+        return size, max(int(size * height / width), size)
+    return max(int(size * width / height), size), size
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """The central `size` x `size` of an image that is at least as large."""
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    left, top = center_corner(image.width, image.height, size)
     return image.crop((left, top, left + size, top + size))
+
+
+def center_corner(width: int, height: int, size: int) -> tuple[int, int]:
+    """Left and top of the central `size` x `size`."""
+    return round((width - size) / 2), round((height - size) / 2)

@@ -127,6 +127,7 @@ def random_weights(loaded: LoadedBackbone, seed: int) -> LoadedBackbone:
         head=None,
         classifier=None,
         classes=None,
+        scale=None,
         description=f"random weights (seed {seed})",
         weights_hash=weights_hash(network),
         unused=(),
@@ -156,6 +157,7 @@ def raw_pixels(loaded: LoadedBackbone) -> LoadedBackbone:
         shape=None,
         classifier=None,
         classes=None,
+        scale=None,
         unused=(),
         notes=[],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,16 +27,18 @@ class Batch:
     Attributes:
         images: `[B, C, H, W]`, or empty when none can be read.
         places: Their places among the chosen images.
+        sizes: Their width and height before the transform.
         bad: Place -> path and reason.
     """
 
     images: Tensor
     places: list[int]
+    sizes: list[tuple[int, int]]
     bad: dict[int, tuple[str, str]]
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU can fetch from; the loader calls it."""
-        return Batch(self.images.pin_memory(), self.places, self.bad)
+        return Batch(self.images.pin_memory(), self.places, self.sizes, self.bad)
 
 
 def read_batches(
@@ -74,22 +77,28 @@ def default_workers(device: torch.device) -> int:
     return 0 if device.type == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
 
 
-class _Images(Dataset[tuple[int, Tensor | UnreadableImage]]):
+class _Prepared(NamedTuple):
+    image: Tensor
+    size: tuple[int, int]
+
+
+class _Images(Dataset[tuple[int, _Prepared | UnreadableImage]]):
     def __init__(self, source: Source, transform: Transform, chosen: NDArray[np.int64]) -> None:
         self.source, self.transform, self.chosen = source, transform, chosen
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor | UnreadableImage]:
+    def __getitem__(self, place: int) -> tuple[int, _Prepared | UnreadableImage]:
         try:
-            return place, self.transform(self.source.read(int(self.chosen[place])))
+            image = self.source.read(int(self.chosen[place]))
+            return place, _Prepared(self.transform(image), image.size)
         except UnreadableImage as error:
             return place, error
 
 
-def _collate(items: list[tuple[int, Tensor | UnreadableImage]]) -> Batch:
-    good = [(place, item) for place, item in items if isinstance(item, Tensor)]
+def _collate(items: list[tuple[int, _Prepared | UnreadableImage]]) -> Batch:
+    good = [(place, item) for place, item in items if isinstance(item, _Prepared)]
     bad = {place: (item.path, item.reason) for place, item in items if isinstance(item, UnreadableImage)}
-    images = torch.stack([image for _, image in good]) if good else torch.empty(0)
-    return Batch(images, [place for place, _ in good], bad)
+    images = torch.stack([item.image for _, item in good]) if good else torch.empty(0)
+    return Batch(images, [place for place, _ in good], [item.size for _, item in good], bad)

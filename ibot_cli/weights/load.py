@@ -23,6 +23,7 @@ from ibot_cli.weights import finetuned
 from ibot_cli.weights.files import read_weights_file
 from ibot_cli.weights.official import select_network
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape, build_head
+from ibot_cli.weights.teacher_scale import TeacherScale, configured_scale, official_scale
 from ibot_cli.weights.timm_models import load_timm
 
 Which = Literal["student", "teacher"]
@@ -49,6 +50,7 @@ class LoadedBackbone:
         classifier: Images to class scores `[B, C]`, in evaluation mode, on the CPU, sharing the backbone's parameters;
             None where the weights were not fine-tuned.
         classes: Names of the classes, in the order of the scores; None without a classifier.
+        scale: The teacher's centres and temperatures; None where there is no head.
         unused: Names in the file that are known and not needed.
         notes: What the user should be told.
     """
@@ -67,6 +69,7 @@ class LoadedBackbone:
     shape: BackboneShape | None = None
     classifier: Classifier | None = None
     classes: tuple[str, ...] | None = None
+    scale: TeacherScale | None = None
     unused: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
@@ -121,6 +124,7 @@ def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher") -> L
         std=std,
         crop_ratio=config.data.eval_crop_ratio,
         description=f"{which} of {found.path}, step {found.step}",
+        scale=configured_scale(config, state.get("centers")),
         notes=[found.warning] if found.warning else [],
     )
 
@@ -180,7 +184,10 @@ def _from_official(content: Any, which: Which, path: Path, heads: int | None) ->
     loaded = _build(shape, state.tensors, activation, str(path))
     several = "student" in content or "teacher" in content
     return replace(
-        loaded, description=f"{which} of {path}" if several else str(path), unused=(*state.unused, *loaded.unused)
+        loaded,
+        description=f"{which} of {path}" if several else str(path),
+        scale=None if loaded.head is None else official_scale(content, state.arguments),
+        unused=(*state.unused, *loaded.unused),
     )
 
 

@@ -103,13 +103,22 @@ def official_objective_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: The file cannot be read or holds no centres.
     """
-    content = read_weights_file(path)
+    loss = loss_state(read_weights_file(path))
+    if not loss:
+        raise WeightsError(
+            f"{path} holds no centres.", "Use a full checkpoint with ibot_loss, not an extracted backbone."
+        )
+    centers = {"center": loss["center"], "patch_center": loss.get("center2")}
+    return {key: value.float().reshape(1, -1) for key, value in centers.items() if isinstance(value, Tensor)}
+
+
+def loss_state(content: Any) -> Mapping[str, Any]:
+    """The state of the loss in a loaded file, with `center` and, for iBOT, `center2`; empty when there is none."""
     for name in ("ibot_loss", "dino_loss"):
         loss = content.get(name) if isinstance(content, Mapping) else None
         if isinstance(loss, Mapping) and isinstance(loss.get("center"), Tensor):
-            centers = {"center": loss["center"], "patch_center": loss.get("center2")}
-            return {key: value.float().reshape(1, -1) for key, value in centers.items() if isinstance(value, Tensor)}
-    raise WeightsError(f"{path} holds no centres.", "Use a full checkpoint with ibot_loss, not an extracted backbone.")
+            return loss
+    return {}
 
 
 def _our_name(name: str, swin_shift: bool) -> str:
