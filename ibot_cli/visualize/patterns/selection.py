@@ -1,0 +1,132 @@
+"""Which prototypes are shown, and how pure they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibot_cli.errors import UsageError
+from ibot_cli.visualize.patterns.collector import Collector
+from ibot_cli.visualize.patterns.result import Order, PatternOptions, Purity
+
+ORDERS = ("population", "confidence", "purity")
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Prototypes in the order in which they are shown.
+
+    Attributes:
+        prototypes: Each has at least one patch that is not dark.
+        min_count: Patches that each needed.
+        notes: What the user should know.
+    """
+
+    prototypes: tuple[int, ...]
+    min_count: int
+    notes: tuple[str, ...]
+
+
+def check_options(options: PatternOptions, num_prototypes: int, labelled: bool) -> None:
+    """Refuse what cannot be, before anything is computed.
+
+    Raises:
+        UsageError: A count below 1, an even window, an unknown kind or order, an order by purity without labels, or a
+            prototype that does not exist.
+    """
+    for name in ("top_k", "num_patterns", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"{name} is {getattr(options, name)}.", "Give 1 or more.")
+    if options.window < 1 or options.window % 2 == 0:
+        raise UsageError(f"A window of {options.window} patches has no middle.", "Give an odd number: 1, 3, 5, ...")
+    if options.kind not in ("patch", "cls"):
+        raise UsageError(f"There is no kind {options.kind!r} of pattern.", "Kinds: patch, cls.")
+    if options.order not in ORDERS:
+        raise UsageError(f"There is no order {options.order!r}.", f"Orders: {', '.join(ORDERS)}.")
+    if options.order == "purity" and options.prototypes is None and not labelled:
+        raise UsageError(
+            "The images have no labels, so prototypes cannot be ordered by purity.",
+            "Order them by population or confidence, or put the images into class folders.",
+        )
+    wrong = [number for number in options.prototypes or () if not 0 <= number < num_prototypes]
+    if wrong:
+        raise UsageError(
+            f"There is no prototype {', '.join(map(str, wrong))}: these weights have {num_prototypes:,}.",
+            f"Prototypes are numbered 0 to {num_prototypes - 1}.",
+        )
+    if options.prototypes == ():
+        raise UsageError("No prototype was named.", "Name at least one, or none at all to have them chosen.")
+
+
+def select(collector: Collector, options: PatternOptions) -> Selection:
+    """The prototypes that `options` ask for.
+
+    The order `confidence` or `purity` considers only prototypes with as many patches as the smaller of `top_k` and the
+    median over the prototypes in use: one lucky patch would win both.
+    """
+    if options.prototypes is not None:
+        named = tuple(dict.fromkeys(options.prototypes))
+        found = tuple(number for number in named if collector.counts[number])
+        empty = [str(number) for number in named if not collector.counts[number]]
+        notes = (f"Without any patch here, and left out: prototype {', '.join(empty)}.",) if empty else ()
+        return Selection(found, 1, notes)
+    min_count = 1 if options.order == "population" else minimal_count(collector)
+    ranked = _ranked(collector, options.order, min_count)[: options.num_patterns]
+    notes = ()
+    if len(ranked) < options.num_patterns:
+        enough = "have a patch here" if min_count == 1 else f"have the {min_count:,} patches that this order asks for"
+        notes = (f"{options.num_patterns:,} patterns were asked for; only {len(ranked):,} prototypes {enough}.",)
+    return Selection(tuple(map(int, ranked)), min_count, notes)
+
+
+def minimal_count(collector: Collector) -> int:
+    """The smaller of `top_k` and the median number of patches over the prototypes in use."""
+    used = collector.counts[collector.counts > 0]
+    return max(1, min(collector.top_k, int(np.median(used)))) if len(used) else 1
+
+
+def purity(collector: Collector, options: PatternOptions, labels: NDArray[np.int64]) -> Purity:
+    """How well the prototypes that `options` select agree with the labels `[n]` of the source; NaN for none."""
+    chosen = select(collector, options).prototypes
+    means = [members_purity(labels[collector.members(number).image]) for number in chosen]
+    shares = [class_share(collector, number)[1] for number in chosen]
+    return Purity(
+        members=float(np.mean(means)) if means else float("nan"),
+        patches=float(np.mean(shares)) if shares else float("nan"),
+        overall=overall_purity(collector),
+        used=int((collector.counts > 0).sum()),
+        num_patterns=len(chosen),
+    )
+
+
+def members_purity(labels: NDArray[np.int64]) -> float:
+    """Share of the most common of the labels that are there (not negative)."""
+    known = labels[labels >= 0]
+    return float(np.bincount(known).max() / len(known)) if len(known) else 0.0
+
+
+def class_share(collector: Collector, prototype: int) -> tuple[int, float]:
+    """Most common class of a prototype's patches, the lowest of equals, and its share."""
+    histogram = collector.histogram[prototype]
+    label = int(histogram.argmax())
+    return label, float(histogram[label] / max(1, int(histogram.sum(dtype=np.int64))))
+
+
+def overall_purity(collector: Collector) -> float:
+    """Share of all patches whose class is the most common one of their prototype."""
+    total = int(collector.histogram.sum(dtype=np.int64))
+    return float(collector.histogram.max(axis=1).sum(dtype=np.int64) / max(1, total))
+
+
+def _ranked(collector: Collector, order: Order, min_count: int) -> NDArray[np.int64]:
+    """Prototypes with at least `min_count` patches, best first; of equals the larger, then the lower number."""
+    counts = collector.counts
+    value = counts.astype(np.float64)
+    if order == "confidence":
+        value = collector.probability_sum / np.maximum(counts, 1)
+    elif order == "purity":
+        value = collector.histogram.max(axis=1) / np.maximum(collector.histogram.sum(axis=1, dtype=np.int64), 1)
+    ranked = np.lexsort((-counts, -value))
+    return ranked[counts[ranked] >= min_count]
