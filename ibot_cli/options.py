@@ -21,14 +21,17 @@ LabelledData = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), or builtin:digits.",
+        help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), builtin:digits or "
+        "builtin:photos.",
         show_default=False,
     ),
 ]
 AnyData = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A folder of images, a text file of paths, or builtin:digits.", show_default=False
+        metavar="DATA",
+        help="A folder of images, a text file of paths, builtin:digits or builtin:photos.",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]

@@ -35,8 +35,8 @@ def finetune(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), or "
-            "builtin:digits.",
+            help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), "
+            "builtin:digits or builtin:photos.",
             show_default=False,
         ),
     ] = None,

@@ -17,12 +17,13 @@ from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.files import FileSource, Split, data_fingerprint, no_test_split
 from ibot_cli.data.folders import open_folder
 from ibot_cli.data.lists import open_list
+from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.errors import DataError
 
 __all__ = ["FileSource", "Source", "Split", "Subset", "data_fingerprint", "open_source"]
 
-BUILTINS: dict[str, Callable[..., DigitsSource]] = {"digits": DigitsSource}
+BUILTINS: dict[str, Callable[..., DigitsSource | PhotosSource]] = {"digits": DigitsSource, "photos": PhotosSource}
 
 
 class Source(Protocol):
@@ -106,9 +107,9 @@ def open_source(data: str, *, channels: int, split: Split = "train") -> Source:
     """Open DATA.
 
     Args:
-        data: A folder, a text file of paths, or `builtin:digits`.
+        data: A folder, a text file of paths, `builtin:digits` or `builtin:photos`.
         channels: 1 or 3; images are converted.
-        split: Which part, where the data say so themselves: `builtin:digits`, or a folder with `train/` and `val/` or
+        split: Which part, where the data say so themselves: an embedded set, or a folder with `train/` and `val/` or
             `test/`. Data without a split are all `train`.
 
     Raises:
@@ -139,7 +140,8 @@ def _open_builtin(name: str, channels: int, split: Split) -> Source:
 
 def _missing(data: str, path: Path) -> DataError:
     if data in BUILTINS:
-        return DataError(f"There is no folder or file {data}.", hint=f"The embedded data set is builtin:{data}.")
+        hint = f"The embedded data set of that name is builtin:{data}."
+        return DataError(f"There is no folder or file {data}.", hint=hint)
     if "://" in data or data.startswith("hf:"):
         return DataError(f"{data} is not on this machine.", hint="Download the images first, then give their folder.")
     parent = path.parent
@@ -150,7 +152,9 @@ def _missing(data: str, path: Path) -> DataError:
     prefix = "" if str(parent) == "." else f"{parent}/"
     return DataError(
         text + _did_you_mean(path.name, siblings, prefix),
-        hint="DATA is a folder of images, a text file of paths, or builtin:digits.",
+        hint="DATA is a folder of images, a text file of paths, "
+        + " or ".join(f"builtin:{key}" for key in BUILTINS)
+        + ".",
     )
 
 

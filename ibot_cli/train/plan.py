@@ -15,6 +15,7 @@ from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.loader import ViewLoader, require_batch
+from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.probe import DataSummary, time_loading
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, normalisation
@@ -191,7 +192,7 @@ def _share_cores(config: Config, source: Source, device: torch.device) -> LoadPl
         load_seconds=time_loading(source, ViewRecipe.from_config(config.views, config.data), masks_of(config)),
         compute_seconds=None if device.type == "cuda" else _compute_seconds(config),
         cores=free_cores(),
-        in_memory=isinstance(source, DigitsSource),
+        in_memory=isinstance(source, DigitsSource | PhotosSource),
     )
 
 

@@ -116,11 +116,23 @@ def test_errors_name_the_problem(tmp_path):
     )
     assert "parent" in error(tmp_path / "x" / "y")
     assert "Did you mean builtin:digits?" in error("builtin:digts")
+    assert "Did you mean builtin:photos?" in error("builtin:photo")
     assert "There is no folder" in error("digits")
     assert "not on this machine" in error("https://example.org/x")
     assert "single image" in error(write_image(tmp_path / "a.png"))
     write_image(folder / "1.png")
     assert error(folder, "test") == f"{folder} has no test part."
+
+
+def test_hints_name_every_embedded_set(tmp_path):
+    for data, hint in [
+        ("builtin:mnist", "Embedded: builtin:digits, builtin:photos."),
+        (str(tmp_path / "x"), "DATA is a folder of images, a text file of paths, builtin:digits or builtin:photos."),
+        ("digits", "The embedded data set of that name is builtin:digits."),
+    ]:
+        with pytest.raises(DataError) as caught:
+            open_source(data, channels=3)
+        assert caught.value.hint == hint
 
 
 def test_errors_of_lists(tmp_path):
