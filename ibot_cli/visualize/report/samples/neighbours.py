@@ -1,0 +1,126 @@
+"""The browser of nearest neighbours: images of the test part and the training images that the network finds alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ibot_cli.evaluate.retrieval.neighbours import Neighbour
+from ibot_cli.visualize.report.samples.browse import Asked, Browse, browse_neighbours
+from ibot_cli.visualize.report.samples.options import StageProgress
+from ibot_cli.visualize.report.samples.subject import Subject
+from ibot_cli.visualize.report.samples.thumbnails import Thumbnail, Thumbnails
+
+SAME = 0.999  # a larger cosine makes a duplicate, as in `ibot retrieve --duplicates`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A neighbour as the page shows it.
+
+    Attributes:
+        thumbnail: None where the image cannot be read any more.
+        name: Its file.
+        label: Its class, or None.
+        similarity: Cosine.
+        wrong: Whether it is of another class than the image that was looked up; None without labels.
+        same: Whether it is nearly the same image to the network.
+    """
+
+    thumbnail: Thumbnail | None
+    name: str
+    label: str | None
+    similarity: float
+    wrong: bool | None
+    same: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An image that was looked up, as the page shows it.
+
+    Attributes:
+        thumbnail: None where the image cannot be read any more.
+        name: Its file.
+        label: Its class, or None.
+        number: Place of its class among the classes that are shown, or None.
+        predicted: What its neighbours vote for, or None.
+        wrong: Whether that is another class.
+        neighbours: Nearest first.
+    """
+
+    thumbnail: Thumbnail | None
+    name: str
+    label: str | None
+    number: int | None
+    predicted: str | None
+    wrong: bool
+    neighbours: tuple[Shown, ...]
+
+
+def neighbour_values(subject: Subject, progress: StageProgress | None = None) -> Mapping[str, object]:
+    """What the template `report_neighbours.html` shows.
+
+    Raises:
+        DataError: No image can be read, or there is no other to find.
+        WeightsError: Features are not finite.
+    """
+    return browser_values(subject, browse_neighbours(subject.loaded, subject.gallery, subject.options, progress))
+
+
+def browser_values(subject: Subject, found: Browse) -> Mapping[str, object]:
+    """As `neighbour_values`, for neighbours that are known."""
+    copies = Thumbnails("neighbour")
+    classes = _classes(found)
+    rows = [_row(subject, asked, classes, copies) for asked in found.asked]
+    gone = [f"{path} can no longer be read: {reason}." for path, reason in copies.bad.items()]
+    return {
+        "rows": rows,
+        "copies": copies.made,
+        "classes": classes,
+        "labelled": found.num_wrong is not None,
+        "num_wrong": found.num_wrong,
+        "shown_wrong": sum(row.wrong for row in rows),
+        "num_same": sum(near.same for row in rows for near in row.neighbours),
+        "same": SAME,
+        "found": found,
+        "per_row": max((len(row.neighbours) for row in rows), default=0),
+        "queries": subject.part,
+        "searched": "other images" if subject.gallery.queries is None else "training images",
+        "num_gallery": len(subject.gallery.source),
+        "num_source": len(subject.source),
+        "command": ["ibot", "retrieve", str(subject.run), subject.data],
+        "notes": [*found.notes, *gone],
+    }
+
+
+def _classes(found: Browse) -> list[str]:
+    """Of the images that were looked up, in the order of the data."""
+    names = {asked.found.label: None for asked in found.asked if asked.found.label is not None}
+    return list(names)
+
+
+def _row(subject: Subject, asked: Asked, classes: list[str], copies: Thumbnails) -> Row:
+    query = asked.found
+    return Row(
+        thumbnail=copies.of(subject.source, query.place),
+        name=Path(query.query).name,
+        label=query.label,
+        number=None if query.label is None else classes.index(query.label),
+        predicted=asked.predicted,
+        wrong=asked.wrong,
+        neighbours=tuple(_shown(subject, asked, near, copies) for near in query.neighbours),
+    )
+
+
+def _shown(subject: Subject, asked: Asked, near: Neighbour, copies: Thumbnails) -> Shown:
+    known = asked.predicted is not None
+    return Shown(
+        thumbnail=copies.of(subject.gallery.source, near.place),
+        name=Path(near.path).name,
+        label=near.label,
+        similarity=near.similarity,
+        wrong=near.label != asked.found.label if known else None,
+        same=near.similarity > SAME,
+    )
