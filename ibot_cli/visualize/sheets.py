@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
+
+from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, wrapped
 
 PAPER, MAT, HAIRLINE = "#f7f7f5", "#e6e6e2", "#d2d2cd"
 INK, SOFT_INK = "#1d1d1f", "#4a4a4f"
 _CAPTION_LINES = 2
 _NARROWEST = 240  # of what a title has to fit into
 _SPREAD = 1.5  # columns to rows, about
-_ELLIPSIS = "…"
-_UNKNOWN = "\uffff"  # a code point without a glyph in any font
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def picture_sheet(
@@ -125,16 +121,16 @@ def _layout(
     margin, gap = max(12, side // 6), max(6, side // 12) + 2 * (stroke - 1)
     width = 2 * margin + columns * side + (columns - 1) * gap
     title_font = ImageFont.load_default(max(14, side // 6))
-    heading = () if not title else _wrapped(_drawable(title), title_font, max(width, _NARROWEST) - 2 * margin)
+    heading = () if not title else wrapped(drawable(title), title_font, max(width, _NARROWEST) - 2 * margin)
     width = max(width, _NARROWEST) if heading or row_titles else width
     caption_font = ImageFont.load_default(max(10, side // 8))
     texts = tuple(_caption(text, caption_font, side + gap - 4) for text in captions or [""] * num)
-    caption_step, caption_gap = _line_height(caption_font), 3 + stroke
+    caption_step, caption_gap = line_height(caption_font), 3 + stroke
     lines = max(map(len, texts))
     cell_height = side + (caption_gap + lines * caption_step if lines else 0)
-    title_step = _line_height(title_font)
+    title_step = line_height(title_font)
     top = margin + (len(heading) * title_step + margin // 2 if heading else 0)
-    row_step = _line_height(caption_font) + stroke + 1 if row_titles else 0
+    row_step = line_height(caption_font) + stroke + 1 if row_titles else 0
     return _Layout(
         side=side,
         columns=columns,
@@ -152,7 +148,7 @@ def _layout(
         caption_font=caption_font,
         caption_step=caption_step,
         caption_gap=caption_gap,
-        row_titles=tuple(_cut(_drawable(text), caption_font, width - 2 * margin) for text in row_titles or ()),
+        row_titles=tuple(cut(drawable(text), caption_font, width - 2 * margin) for text in row_titles or ()),
         row_step=row_step,
     )
 
@@ -190,54 +186,7 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 
 def _caption(text: str, font: Font, width: int) -> tuple[str, ...]:
     """At most two lines, the last one cut where more was to come."""
-    lines = [line for part in _drawable(text).splitlines() for line in _wrapped(part, font, width)]
+    lines = [line for part in drawable(text).splitlines() for line in wrapped(part, font, width)]
     if len(lines) <= _CAPTION_LINES:
         return tuple(lines)
-    return (*lines[: _CAPTION_LINES - 1], _cut(" ".join(lines[_CAPTION_LINES - 1 :]), font, width))
-
-
-def _wrapped(text: str, font: Font, width: int) -> tuple[str, ...]:
-    """Lines that fit, broken between words; a word that does not fit by itself is cut."""
-    lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(_cut(word, font, width))
-    return tuple(lines)
-
-
-def _cut(text: str, font: Font, width: int) -> str:
-    """The text, or as much of it as fits before an ellipsis."""
-    if font.getlength(text) <= width:
-        return text
-    kept = text
-    while kept and font.getlength(kept + _ELLIPSIS) > width:
-        kept = kept[:-1]
-    return kept.rstrip() + _ELLIPSIS
-
-
-def _drawable(text: str) -> str:
-    """The text in characters that the font has: accents are dropped where they must, the rest becomes `?`."""
-    if text.isascii():
-        return text
-    return "".join(character if _has_glyph(character) else _plainer(character) for character in text)
-
-
-def _plainer(character: str) -> str:
-    parts = unicodedata.normalize("NFKD", character.replace("ß", "ss"))
-    return "".join(part for part in parts if part.isascii()) or "?"
-
-
-@cache
-def _has_glyph(character: str) -> bool:
-    if character.isascii():
-        return True
-    font = ImageFont.load_default(24)
-    return bytes(font.getmask(character)) != bytes(font.getmask(_UNKNOWN))
-
-
-def _line_height(font: Font) -> int:
-    _, top, _, bottom = font.getbbox("Agj|")
-    return round((bottom - top) * 1.25)
+    return (*lines[: _CAPTION_LINES - 1], cut(" ".join(lines[_CAPTION_LINES - 1 :]), font, width))
