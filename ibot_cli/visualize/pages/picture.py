@@ -10,16 +10,19 @@ from PIL import Image
 SHARP_UP_TO = 128  # of the longer side: up to it every pixel counts, and without loss costs little
 
 
-def inline_image(image: Image.Image, *, longest: int | None = None, quality: int = 82) -> str:
+def inline_image(
+    image: Image.Image, *, longest: int | None = None, quality: int = 82, sharp_up_to: int = SHARP_UP_TO
+) -> str:
     """A `data:` URI for the `src` of an `<img>`.
 
-    Small images (`SHARP_UP_TO`) are stored without loss and should be shown with the class `sharp`, which enlarges
+    Small images (`sharp_up_to`) are stored without loss and should be shown with the class `sharp`, which enlarges
     without blur; all others as WebP.
 
     Args:
         image: Of any mode.
         longest: Largest longer side in pixels; a larger image is made smaller, none is enlarged.
         quality: Of WebP, 0 to 100.
+        sharp_up_to: Longer side in pixels up to which nothing is lost; a page of many images affords less.
 
     Raises:
         ValueError: `longest` or the image has no extent.
@@ -31,7 +34,7 @@ def inline_image(image: Image.Image, *, longest: int | None = None, quality: int
     if longest is not None and longer > longest:
         size = (max(1, round(image.width * longest / longer)), max(1, round(image.height * longest / longer)))
         image = image.resize(size, Image.Resampling.LANCZOS)
-    if max(image.size) <= SHARP_UP_TO:
+    if max(image.size) <= sharp_up_to:
         kinds = (
             ("image/png", _saved(image, "PNG", optimize=True)),
             ("image/webp", _saved(image, "WEBP", lossless=True)),
