@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -94,6 +95,47 @@ def normalisation(
     return mean or auto_mean, std or auto_std
 
 
+class DrawnView(NamedTuple):
+    """What one view will be, before any pixel is touched.
+
+    Attributes:
+        box: Left, top, width, height of the crop, in whole pixels of the (turned) image.
+        size: Side of the view.
+        degrees: Turn of the image before the crop, as in `crop_resized`.
+        changes: What happens to the crop.
+    """
+
+    box: tuple[int, int, int, int]
+    size: int
+    degrees: float
+    changes: Changes
+
+
+def draw_views(width: int, height: int, recipe: ViewRecipe, rng: np.random.Generator) -> list[DrawnView]:
+    """What the views of one sample will be; globals first.
+
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        recipe: What to draw.
+        rng: All randomness; one row of numbers per view, so that a view does not depend on the others' settings.
+
+    Source:
+        iBOT (arXiv 2111.07832), the multi-crop augmentation of the authors' code.
+    """
+    views = []
+    rows = rng.random((recipe.num_global + recipe.num_local, CROP_DRAWS + NUM_DRAWS)).tolist()
+    for index, (row, strengths) in enumerate(zip(rows, recipe.strengths, strict=True)):
+        if index < recipe.num_global:
+            size, scale = recipe.global_size, recipe.global_scale
+        else:
+            size, scale = recipe.local_size, recipe.local_scale
+        box = crop_box(width, height, scale, recipe.aspect, row[:4], rng)
+        degrees = recipe.rotation * (2 * row[4] - 1)
+        views.append(DrawnView(box, size, degrees, draw_changes(strengths, row[CROP_DRAWS:])))
+    return views
+
+
 def draw_crops(
     image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator
 ) -> tuple[list[Image.Image], list[Changes]]:
@@ -102,23 +144,10 @@ def draw_crops(
     Args:
         image: Mode `L` or `RGB`, any size.
         recipe: What to draw.
-        rng: All randomness; one row of numbers per view, so that a view does not depend on the others' settings.
-
-    Source:
-        iBOT (arXiv 2111.07832), the multi-crop augmentation of the authors' code.
+        rng: As for `draw_views`.
     """
-    width, height = image.size
-    crops, changes = [], []
-    rows = rng.random((recipe.num_global + recipe.num_local, CROP_DRAWS + NUM_DRAWS)).tolist()
-    for index, (row, strengths) in enumerate(zip(rows, recipe.strengths, strict=True)):
-        if index < recipe.num_global:
-            size, scale = recipe.global_size, recipe.global_scale
-        else:
-            size, scale = recipe.local_size, recipe.local_scale
-        box = crop_box(width, height, scale, recipe.aspect, row[:4], rng)
-        crops.append(crop_resized(image, box, size, recipe.rotation * (2 * row[4] - 1)))
-        changes.append(draw_changes(strengths, row[CROP_DRAWS:]))
-    return crops, changes
+    views = draw_views(*image.size, recipe, rng)
+    return [crop_resized(image, view.box, view.size, view.degrees) for view in views], [view.changes for view in views]
 
 
 def finish_views(crops: Sequence[Image.Image], changes: Sequence[Changes], threshold: int) -> np.ndarray:
