@@ -6,7 +6,7 @@ Shapes: B images, C channels, N patches (tokens of the last stage), D token widt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,10 @@ class Backbone(nn.Module, ABC):
         stride: Pixels per output token and side.
         channels: C.
         masked_embed: The learned mask token, or None (the teacher has none).
+        has_class_token: Whether token 0 takes part in the attention; Swin's is a mean of the others.
     """
 
+    has_class_token: ClassVar[bool]
     dim: int
     num_blocks: int
     image_size: int
@@ -80,6 +82,22 @@ class Backbone(nn.Module, ABC):
     def last_blocks(self, images: Tensor, num_blocks: int) -> list[BlockTokens]:
         """As `intermediate`, with the tokens before the final norm too; the last class token is bit for bit that of
         `forward`.
+        """
+
+    @abstractmethod
+    def attention(self, images: Tensor, queries: Tensor) -> Tensor:
+        """What some tokens attend to in the last block; no matrix of all tokens by all tokens is made.
+
+        Args:
+            images: `[B, C, H, W]`.
+            queries: int64 `[Q]`, tokens: 0 is the class token, 1 + n patch n.
+
+        Returns:
+            `[B, h, Q, 1 + N]`, after softmax, each row with sum 1. Column 0 is what falls on no patch: on the class
+            token, or in Swin on the padding of its windows. A patch of Swin attends to its own window only.
+
+        Raises:
+            ValueError: Token 0 is asked for and there is no class token.
         """
 
     def _mask_token(self) -> Tensor:

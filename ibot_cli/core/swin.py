@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention, window_partition
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,6 +41,8 @@ class Swin(Backbone):
         Swin (arXiv 2103.14030); masking and pooling as in the authors' iBOT code. Relative position biases are
         decayed like every matrix, as there.
     """
+
+    has_class_token = False
 
     def __init__(self, arch: str, *, image_size: int, channels: int, window_size: int, mask_token: bool) -> None:
         super().__init__()
@@ -97,6 +99,18 @@ class Swin(Backbone):
         outputs = [(x.flatten(1, 2), normed.flatten(1, 2)) for x, normed in self._outputs(images, num_blocks)]
         return [BlockTokens(normed.mean(dim=1), normed, x) for x, normed in outputs]
 
+    def attention(self, images: Tensor, queries: Tensor) -> Tensor:
+        """See `Backbone.attention`."""
+        if (queries == 0).any():
+            raise ValueError("Swin has no class token; ask for patches")
+        x = self._embed(images, None)
+        last = self.layers[-1].blocks[-1]
+        for stage in self.layers:
+            x = stage.downsample(x)
+            for block in stage.blocks:
+                x = x if block is last else _through(block, x)
+        return _window_rows(last, x, queries - 1)
+
     def _outputs(self, images: Tensor, num_blocks: int) -> list[tuple[Tensor, Tensor]]:
         """What the last blocks give, `[B, H, W, D]`, before and after the final norm, which is the last stage's."""
         x = self._embed(images, None)
@@ -104,8 +118,7 @@ class Swin(Backbone):
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
-                x = x + _attend(block, x)
-                x = x + block.mlp(block.norm2(x))
+                x = _through(block, x)
                 normed = self.norm(x) if stage is self.layers[-1] else x
                 outputs = [*outputs, (x, normed)][-num_blocks:]
         return outputs
@@ -127,10 +140,47 @@ def _attend(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     the tokens that wrap around the border see the padding.
     """
     rows, columns = x.shape[1:3]
-    window = block.window_size[0]
-    normed = functional.pad(block.norm1(x), (0, 0, 0, -columns % window, 0, -rows % window))
-    branch: Tensor = block._attn(normed)
+    branch: Tensor = block._attn(_padded(block, block.norm1(x)))
     return branch[:, :rows, :columns]
+
+
+def _through(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """A whole block without drop path, by the very operations of `Swin.forward`."""
+    x = x + _attend(block, x)
+    x = x + block.mlp(block.norm2(x))
+    return x
+
+
+def _padded(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """`[B, H, W, D]` with zeros below and to the right, up to whole windows."""
+    rows, columns = x.shape[1:3]
+    window = block.window_size[0]
+    return functional.pad(x, (0, 0, 0, -columns % window, 0, -rows % window))
+
+
+def _window_rows(block: SwinTransformerBlock, x: Tensor, queries: Tensor) -> Tensor:
+    """Attention of the tokens `queries` of `[B, H, W, D]`: `[B, h, Q, 1 + N]`, the windows' padding in column 0."""
+    layer, num_tokens = block.attn, x.shape[1] * x.shape[2]
+    numbers = torch.arange(1, num_tokens + 1, device=x.device).reshape(1, *x.shape[1:3], 1)
+    columns = _windows(block, numbers)[0, ..., 0]
+    place = (columns.flatten() == queries[:, None] + 1).int().argmax(dim=1)
+    window, row = place // block.window_area, place % block.window_area
+    tokens = layer.qkv(_windows(block, block.norm1(x))[:, window]).unflatten(-1, (3, layer.num_heads, -1))
+    query, key, _ = tokens.unbind(3)
+    query = query[:, torch.arange(len(queries), device=x.device), row]
+    scores = torch.einsum("bqhd,bqahd->bhqa", query, key) * layer.scale + layer._get_rel_pos_bias()[0, :, row]
+    mask = block.get_attn_mask(_padded(block, x))
+    weights = (scores if mask is None else scores + mask[window, row]).softmax(dim=-1)
+    rows: Tensor = weights.new_zeros(*weights.shape[:-1], 1 + num_tokens)
+    return rows.scatter_add(-1, columns[window].expand_as(weights), weights)
+
+
+def _windows(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """`[B, H, W, D]` to `[B, windows, tokens, D]`, padded and shifted as the block does it."""
+    shift_rows, shift_columns = block.shift_size
+    moved = torch.roll(_padded(block, x), (-shift_rows, -shift_columns), dims=(1, 2))
+    parts: Tensor = window_partition(moved, block.window_size)
+    return parts.reshape(len(x), -1, block.window_area, x.shape[-1])
 
 
 def _with_average(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from timm.layers import Attention
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,6 +40,7 @@ class ViT(Backbone):
         ViT (arXiv 2010.11929); initialisation and position interpolation as in the authors' iBOT code.
     """
 
+    has_class_token = True
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
 
@@ -99,17 +100,13 @@ class ViT(Backbone):
         normed = [self._norm(x) for x in outputs]
         return [BlockTokens(y[:, 0], y[:, 1:], x[:, 1:]) for x, y in zip(outputs, normed, strict=True)]
 
-    def attention(self, images: Tensor) -> Tensor:
-        """Attention of the last block after softmax, `[B, h, 1 + N, 1 + N]`."""
+    def attention(self, images: Tensor, queries: Tensor) -> Tensor:
+        """See `Backbone.attention`."""
         x = self._embed(images, None)
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = _through(block, x)
         last = self.blocks[-1]
-        batch, tokens, _ = x.shape
-        qkv = last.attn.qkv(last.norm1(x)).reshape(batch, tokens, 3, self.heads, -1)
-        query, key, _ = qkv.permute(2, 0, 3, 1, 4)
-        scores: Tensor = query @ key.transpose(-2, -1) * last.attn.scale
-        return scores.softmax(dim=-1)
+        return attention_rows(last.attn, last.norm1(x), queries)
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Position embeddings `[1, 1 + rows * columns, D]`.
@@ -130,8 +127,7 @@ class ViT(Backbone):
         x = self._embed(images, None)
         outputs: list[Tensor] = []
         for block in self.blocks:
-            x = x + block.attn.proj(_attend(block.attn, block.norm1(x)))
-            x = x + block.mlp(block.norm2(x))
+            x = _through(block, x)
             outputs = [*outputs, x][-num_blocks:]
         return outputs
 
@@ -147,6 +143,30 @@ class ViT(Backbone):
     def _norm(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(x)
         return normed
+
+
+def attention_rows(layer: Attention, x: Tensor, queries: Tensor) -> Tensor:
+    """Rows of an attention matrix, after softmax.
+
+    Args:
+        layer: Of timm.
+        x: Its input, `[B, T, D]`.
+        queries: int64 `[Q]`, the tokens whose rows are wanted.
+
+    Returns:
+        `[B, h, Q, T]`, each row with sum 1.
+    """
+    query, key, _ = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim)).permute(2, 0, 3, 1, 4)
+    query, key = layer.q_norm(query[:, :, queries]), layer.k_norm(key)
+    scores: Tensor = query @ key.transpose(-2, -1) * layer.scale
+    return scores.softmax(dim=-1)
+
+
+def _through(block: Block, x: Tensor) -> Tensor:
+    """A whole block without drop path, by the very operations of `ViT.forward`."""
+    x = x + block.attn.proj(_attend(block.attn, block.norm1(x)))
+    x = x + block.mlp(block.norm2(x))
+    return x
 
 
 def _attend(layer: Attention, x: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import Attention
 from torch import Tensor, nn
 
 from ibot_cli.core.backbone import BlockTokens
+from ibot_cli.core.vit import attention_rows
 from ibot_cli.errors import WeightsError
 
 
@@ -34,7 +36,7 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, 1 + N, D]`."""
         tokens: Tensor = self.model.forward_features(images)
-        if tokens.ndim == 3 and self._has_class_token:
+        if tokens.ndim == 3 and self.has_class_token:
             return torch.cat([tokens[:, :1], tokens[:, self._num_prefix :]], dim=1)
         return self._pooled(tokens).unsqueeze(1)
 
@@ -57,22 +59,56 @@ class TimmBackbone(nn.Module):
         normed = [*(self.model.norm(tokens) for tokens in raw[:-1]), final]
         blocks = [(x[:, self._num_prefix :], y[:, self._num_prefix :], y) for x, y in zip(raw, normed, strict=True)]
         earlier = [
-            BlockTokens(y[:, 0] if self._has_class_token else patches.mean(dim=1), patches, x)
+            BlockTokens(y[:, 0] if self.has_class_token else patches.mean(dim=1), patches, x)
             for x, patches, y in blocks[:-1]
         ]
         return [*earlier, BlockTokens(self._pooled(final), blocks[-1][1], blocks[-1][0])]
 
     @property
+    def heads(self) -> int | None:
+        """Heads of the last block's attention; None where timm's layer is not the plain one, see `attention`."""
+        layer = self._last_attention
+        return None if layer is None else layer.num_heads
+
+    def attention(self, images: Tensor, queries: Tensor) -> Tensor:
+        """As `ibot_cli.core.backbone.Backbone.attention`; what falls on registers is in column 0 too.
+
+        Raises:
+            WeightsError: The last block's attention is of another kind than ViT's.
+            ValueError: Token 0 is asked for and there is no class token that the model pools.
+        """
+        layer = self._last_attention
+        if layer is None:
+            raise WeightsError(
+                f"The attention of {type(self.model).__name__} is of a kind that cannot be read from it.",
+                "Plain vision transformers of timm can be shown.",
+            )
+        if not self.has_class_token and (queries == 0).any():
+            raise ValueError(f"{type(self.model).__name__} has no class token; ask for patches")
+        inputs: list[Tensor] = []
+        with layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
+            self.model.forward_features(images)
+        prefix = self._num_prefix
+        rows = attention_rows(layer, inputs[0], torch.where(queries == 0, 0, queries + prefix - 1))
+        return torch.cat([rows[..., :prefix].sum(dim=-1, keepdim=True), rows[..., prefix:]], dim=-1)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether there is a class token, and it is what the model pools."""
+        return self._num_prefix > 0 and getattr(self.model, "global_pool", "") == "token"
+
+    @property
+    def _last_attention(self) -> Attention | None:
+        layer = getattr(self.model.blocks[-1], "attn", None) if self.num_blocks else None
+        return layer if isinstance(layer, Attention) else None
+
+    @property
     def _num_prefix(self) -> int:
         return int(getattr(self.model, "num_prefix_tokens", 0))
 
-    @property
-    def _has_class_token(self) -> bool:
-        return self._num_prefix > 0 and getattr(self.model, "global_pool", "") == "token"
-
     def _pooled(self, tokens: Tensor) -> Tensor:
         """`[B, D]` from what `forward_features` gives."""
-        if self._has_class_token and tokens.ndim == 3:
+        if self.has_class_token and tokens.ndim == 3:
             return tokens[:, 0]
         pooled: Tensor = self.model.forward_head(tokens, pre_logits=True)
         return pooled

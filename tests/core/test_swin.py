@@ -126,6 +126,53 @@ def test_intermediate_features(count: int) -> None:
     torch.testing.assert_close(features[-1], backbone(images(96)))
 
 
+@pytest.mark.parametrize(("window", "native", "size"), [(7, 224, 96), (7, 224, 224), (2, 128, 96), (2, 128, 160)])
+def test_attention_of_the_last_block(window: int, native: int, size: int) -> None:
+    """One padded window, one whole one, and shifted windows on a map that is padded from 3 to 4, or from 5 to 6."""
+    backbone = build(window, native)
+    state, block, side = explicit.double(backbone), backbone.layers[3].blocks[1], size // 32
+    shift = block.shift_size[0]
+    assert shift == (1 if window == 2 else 0)
+    fed: list[Tensor] = []
+    with block.norm1.register_forward_pre_hook(lambda _, given: fed.append(given[0])), torch.no_grad():
+        backbone(images(size))
+    name = "layers.3.blocks.1"
+    padding = -side % window
+    padded = torch.nn.functional.pad(
+        explicit._norm(state, f"{name}.norm1", fed[0].double()), (0, 0, 0, padding, 0, padding)
+    )
+    table = state[f"{name}.attn.relative_position_bias_table"]
+    bias = explicit._window_bias(table, side + padding, window, shift)
+    _, weights = explicit._attention(state, f"{name}.attn", padded.flatten(1, 2), 2, bias)
+    cells = torch.arange((side + padding) ** 2).reshape(side + padding, -1)[:side, :side].flatten()
+    queries = torch.tensor([0, side + 1, side**2 - 1, 2])
+    rows = backbone.attention(images(size), queries + 1)
+    theirs = weights[:, :, cells[queries]]
+    close(rows[..., 1:], theirs[..., cells])
+    close(rows[..., 0], theirs.sum(-1) - theirs[..., cells].sum(-1))
+    assert (rows[..., 0] > 1e-3).any() == (size == 96 and window == 7)  # a shifted window shuts the padding out
+    torch.testing.assert_close(rows.sum(-1), torch.ones(2, 2, 4))
+
+
+def test_attention_of_a_wide_image_is_that_of_the_layer() -> None:
+    backbone = build(2, image_size=64)  # the last stage has windows of 2 x 2 and no shift
+    layer = backbone.layers[3].blocks[1].attn
+    wide = torch.randn(1, 1, 64, 192, generator=torch.Generator().manual_seed(1))
+    layer.fused_attn = False
+    seen: list[Tensor] = []
+    with layer.softmax.register_forward_hook(lambda _, given, out: seen.append(out)), torch.no_grad():
+        backbone(wide)
+    rows = backbone.attention(wide, torch.tensor([1 + 6 + 3]))[0, :, 0, 1:].reshape(2, 2, 6)  # row 1, column 3
+    expected = torch.zeros(2, 2, 6)
+    expected[:, :, 2:4] = seen[0][1, :, 3].reshape(2, 2, 2)  # the last place of the second window
+    torch.testing.assert_close(rows, expected)
+
+
+def test_attention_of_the_class_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="Swin has no class token"):
+        build().attention(images(96), torch.tensor([3, 0]))
+
+
 def test_tiny_gives_2304_features_from_four_blocks() -> None:
     """Section 2.2: 384 + 384 + 768 + 768."""
     with torch.device("meta"):

@@ -107,14 +107,31 @@ def test_intermediate_features(backbone: ViT) -> None:
     close(features[-1], backbone(images(8)).detach())
 
 
-@pytest.mark.parametrize("size", [16, 24])
-def test_attention_of_the_last_block(backbone: ViT, size: int) -> None:
-    attention = backbone.attention(images(size))
-    tokens = 1 + (size // 4) ** 2
-    assert attention.shape == (3, 2, tokens, tokens)
-    torch.testing.assert_close(attention.sum(-1), torch.ones(3, 2, tokens))
-    _, expected = explicit.vit(explicit.double(backbone), images(size), patch=4, heads=2)
-    close(attention, expected)
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 8)])
+def test_attention_of_the_last_block(backbone: ViT, height: int, width: int) -> None:
+    views = torch.randn(3, 1, height, width, generator=torch.Generator().manual_seed(1))
+    _, expected = explicit.vit(explicit.double(backbone), views, patch=4, heads=2)
+    tokens = 1 + height * width // 16
+    assert expected.shape == (3, 2, tokens, tokens)
+    for queries in ([0], [5, 0, 12, 5], list(range(tokens))):
+        attention = backbone.attention(views, torch.tensor(queries))
+        close(attention, expected[:, :, queries])
+        torch.testing.assert_close(attention.sum(-1), torch.ones(3, 2, len(queries)))
+
+
+def test_attention_is_that_of_the_forward_pass(backbone: ViT) -> None:
+    """Its weighted sum of the values is what the layer hands to its output projection."""
+    layer = backbone.blocks[-1].attn
+    seen: dict[str, Tensor] = {}
+    with (
+        layer.qkv.register_forward_hook(lambda _, given, out: seen.update(qkv=out)),
+        layer.proj.register_forward_pre_hook(lambda _, given: seen.update(heads=given[0])),
+        torch.no_grad(),
+    ):
+        backbone(images(24))
+        attention = backbone.attention(images(24), torch.arange(37))
+    value = seen["qkv"].unflatten(-1, (3, 2, 8))[:, :, 2].transpose(1, 2)
+    close((attention @ value).transpose(1, 2).flatten(2), seen["heads"])
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(6, 6), (14, 14), (37, 37), (2, 9), (14, 7), (1, 1)])

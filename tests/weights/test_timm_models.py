@@ -58,3 +58,34 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="timm cannot load 'vit_tiny_patch16_224': Name or service") as caught:
         load_timm("vit_tiny_patch16_224")
     assert caught.value.hint is not None and "network" in caught.value.hint
+
+
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 3}, {"qk_norm": True}])
+def test_attention_is_that_of_the_last_layer(options: dict[str, object]) -> None:
+    """What falls on registers is counted with the class token."""
+    model = tiny(**options)
+    layer = model.blocks[-1].attn
+    layer.fused_attn = False
+    seen: list[torch.Tensor] = []
+    images = torch.rand(2, 3, 32, 32)
+    with layer.attn_drop.register_forward_hook(lambda _, given, out: seen.append(out)), torch.no_grad():
+        model(images)
+    with torch.no_grad():
+        rows = TimmBackbone(model).attention(images, torch.tensor([0, 3]))
+    first = 4 if "reg_tokens" in options else 1
+    expected = seen[0][:, :, [0, first + 2]]
+    torch.testing.assert_close(rows[..., 1:], expected[..., first:])
+    torch.testing.assert_close(rows[..., 0], expected[..., :first].sum(-1))
+    assert TimmBackbone(model).stride == 16
+
+
+def test_attention_that_cannot_be_read() -> None:
+    other = timm.create_model("beit_base_patch16_224", **TINY)
+    assert TimmBackbone(other).stride == 16
+    with pytest.raises(WeightsError, match="The attention of Beit is of a kind that cannot be read") as caught:
+        TimmBackbone(other).attention(torch.rand(1, 3, 32, 32), torch.tensor([0]))
+    assert caught.value.hint == "Plain vision transformers of timm can be shown."
+    pooled = TimmBackbone(tiny(global_pool="avg", class_token=False))
+    with pytest.raises(ValueError, match="VisionTransformer has no class token"):
+        pooled.attention(torch.rand(1, 3, 32, 32), torch.tensor([0]))
+    assert pooled.attention(torch.rand(1, 3, 32, 32), torch.tensor([1])).shape == (1, 2, 1, 5)
