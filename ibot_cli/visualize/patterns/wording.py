@@ -1,0 +1,67 @@
+"""What sheets, pages and tables say about patterns."""
+
+from __future__ import annotations
+
+from ibot_cli.progress import counted
+from ibot_cli.visualize.patterns.result import Pattern, Patterns
+
+ORDERS = {
+    "population": "those with the most {items} first",
+    "confidence": "those of the highest mean probability first",
+    "purity": "those with the purest labels first",
+    "chosen": "as they were asked for",
+}
+
+
+def items(found: Patterns, number: int | None = None) -> str:
+    """`patches`, or `1,234 patches`; images for kind `cls`."""
+    noun, plural = ("patch", "patches") if found.kind == "patch" else ("image", "images")
+    return plural if number is None else counted(number, noun, plural)
+
+
+def headline(found: Patterns) -> str:
+    """What a figure of several patterns shows."""
+    return f"Patterns of {found.data}"
+
+
+def explanation(found: Patterns) -> str:
+    """How to read it, in two or three sentences."""
+    many = f"{len(found.patterns)} of the {found.used:,} prototypes in use ({found.num_prototypes:,} in all)"
+    order = ORDERS[found.order].format(items=items(found))
+    best = "The images" if found.kind == "cls" else "The patches, outlined, at most one per image,"
+    around = ""
+    if found.kind == "patch" and found.window > 1:
+        around = f" Each is shown within the {found.window} x {found.window} patches around it."
+    return f"{many}, {order}. {best} with the highest scores come first.{around}"
+
+
+def about_pattern(pattern: Pattern, found: Patterns) -> str:
+    """A pattern in a line: prototype, population, mean probability, and with labels its purity."""
+    count = items(found, pattern.count)
+    text = f"Prototype {pattern.prototype:,}: {count} ({pattern.share:.1%}), mean probability {pattern.probability:.2f}"
+    purity = purity_text(pattern, found)
+    return text if purity is None else f"{text}, {purity}"
+
+
+def purity_text(pattern: Pattern, found: Patterns) -> str | None:
+    """`64% of class roof`, or None without labels."""
+    if pattern.purity is None or pattern.label is None or found.classes is None:
+        return None
+    return f"{pattern.purity:.0%} of class {found.classes[pattern.label]}"
+
+
+def mean_purity(found: Patterns) -> tuple[float, float] | None:
+    """Mean over the patterns of the purity of their members and of all their patches; None without labels."""
+    members = [pattern.members_purity for pattern in found.patterns if pattern.members_purity is not None]
+    everything = [pattern.purity for pattern in found.patterns if pattern.purity is not None]
+    if not members or not everything:
+        return None
+    return sum(members) / len(members), sum(everything) / len(everything)
+
+
+def agreement(found: Patterns) -> str:
+    """How pure the patterns are on average, or without labels how many prototypes are in use."""
+    means = mean_purity(found)
+    if means is None:
+        return f"{found.used:,} of {found.num_prototypes:,} prototypes in use"
+    return f"mean purity: {means[0]:.0%} of the members shown, {means[1]:.0%} of all {items(found)}"
