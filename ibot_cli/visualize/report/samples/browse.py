@@ -15,10 +15,9 @@ from ibot_cli.evaluate.knn.vote import PREFERRED_K, PREFERRED_TEMPERATURE, vote
 from ibot_cli.evaluate.retrieval.gallery import Gallery
 from ibot_cli.evaluate.retrieval.lookup import FeatureOptions, Lookup, StageProgress, look_up
 from ibot_cli.evaluate.retrieval.neighbours import QueryNeighbours
+from ibot_cli.visualize.report.samples.choice import choose_queries
 from ibot_cli.visualize.report.samples.options import SampleOptions
 from ibot_cli.weights.load import LoadedBackbone
-
-STREAM = 71  # of this choice; other choices of the same seed do not depend on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def browse_neighbours(
     predicted = _votes(gallery, every) if gallery.measured else None
     labels = _labels(gallery, every)
     wrong = np.array([predicted is not None and predicted[row] != query.label for row, query in enumerate(every)])
-    rows = np.concatenate(choose(labels, wrong, options.queries, options.seed))
+    rows = np.concatenate(choose_queries(labels, wrong, options.queries, options.seed))
     return Browse(
         asked=tuple(_asked(every[row], None if predicted is None else predicted[row], options) for row in rows),
         num_asked=len(every),
@@ -93,39 +92,6 @@ def browse_neighbours(
         k=min(PREFERRED_K, found.others),
         notes=_notes(found),
     )
-
-
-def choose(
-    labels: NDArray[np.int64], wrong: NDArray[np.bool_], count: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to show: about half of them wrong ones, each half spread evenly over the classes.
-
-    Args:
-        labels: int64 `[m]`.
-        wrong: bool `[m]`.
-        count: Rows in all; fewer where there are not so many.
-        seed: Of the choice.
-
-    Returns:
-        Rows of wrong ones and of the others, int64, each by class.
-    """
-    rng = np.random.default_rng((seed, STREAM))
-    halves = [_spread(np.flatnonzero(kind), labels, rng) for kind in (wrong, ~wrong)]
-    num_wrong = min(len(halves[0]), max(count // 2, count - len(halves[1])))
-    kept = halves[0][:num_wrong], halves[1][: count - num_wrong]
-    first, second = (rows[np.lexsort((rows, labels[rows]))] for rows in kept)
-    return first, second
-
-
-def _spread(rows: NDArray[np.int64], labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The rows in an order in which one of every class comes before a second one of any."""
-    rows = rng.permutation(rows)
-    classes = labels[rows]
-    turn = np.empty(len(rows), dtype=np.int64)
-    for label in np.unique(classes):
-        own = classes == label
-        turn[own] = np.arange(own.sum())
-    return rows[np.argsort(turn, kind="stable")]
 
 
 def _votes(gallery: Gallery, every: Sequence[QueryNeighbours]) -> list[str]:

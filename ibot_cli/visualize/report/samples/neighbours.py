@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def neighbour_values(subject: Subject, progress: StageProgress | None = None) ->
 def browser_values(subject: Subject, found: Browse) -> Mapping[str, object]:
     """As `neighbour_values`, for neighbours that are known."""
     copies = Thumbnails("neighbour")
-    classes = _classes(found)
+    classes = _classes(subject, found)
     rows = [_row(subject, asked, classes, copies) for asked in found.asked]
     gone = [f"{path} can no longer be read: {reason}." for path, reason in copies.bad.items()]
     return {
@@ -90,15 +91,15 @@ def browser_values(subject: Subject, found: Browse) -> Mapping[str, object]:
         "searched": "other images" if subject.gallery.queries is None else "training images",
         "num_gallery": len(subject.gallery.source),
         "num_source": len(subject.source),
-        "command": ["ibot", "retrieve", str(subject.run), subject.data],
+        "command": shlex.join(["ibot", "retrieve", str(subject.run), subject.data]),
         "notes": [*found.notes, *gone],
     }
 
 
-def _classes(found: Browse) -> list[str]:
+def _classes(subject: Subject, found: Browse) -> list[str]:
     """Of the images that were looked up, in the order of the data."""
-    names = {asked.found.label: None for asked in found.asked if asked.found.label is not None}
-    return list(names)
+    shown = {asked.found.label for asked in found.asked}
+    return [name for name in subject.gallery.classes or () if name in shown]
 
 
 def _row(subject: Subject, asked: Asked, classes: list[str], copies: Thumbnails) -> Row:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ibot_cli.errors import DataError, IBotError
 from ibot_cli.visualize.report.samples.neighbours import neighbour_values
 from ibot_cli.visualize.report.samples.options import SampleOptions, StageProgress
+from ibot_cli.visualize.report.samples.patterns import pattern_values
 from ibot_cli.visualize.report.samples.subject import Subject, open_subject
 from ibot_cli.visualize.report.section import Section
 
@@ -27,6 +28,7 @@ class _Kind:
 
 
 KINDS = (
+    _Kind(id="patterns", title="Patterns", short="Patterns", values=pattern_values),
     _Kind(
         id="neighbours",
         title="Nearest neighbours",
