@@ -84,7 +84,7 @@ def whole_image(image: Image.Image, loaded: LoadedBackbone, size: int | None = N
         WeightsError: The network has no grid of patches.
     """
     stride = patch_stride(loaded)
-    size = _checked(size, loaded, stride)
+    size = checked_size(size, loaded, stride)
     resized = resize_shorter(image.convert(MODES[loaded.channels]), size)
     limits = resized.size if isinstance(loaded.backbone, Backbone) else (size, size)
     width, height = (side // stride * stride for side in limits)
@@ -117,7 +117,12 @@ def patch_stride(loaded: LoadedBackbone) -> int:
     return stride
 
 
-def _checked(size: int | None, loaded: LoadedBackbone, stride: int) -> int:
+def checked_size(size: int | None, loaded: LoadedBackbone, stride: int) -> int:
+    """The size that was asked for, or the network's own.
+
+    Raises:
+        UsageError: It is smaller than a patch, or a network of timm does not take it.
+    """
     size = loaded.image_size if size is None else size
     if size < stride:
         raise UsageError(
