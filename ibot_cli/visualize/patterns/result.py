@@ -133,9 +133,10 @@ class PurityComparison:
         trained: Of the weights.
         random: Of random backbones with random heads of the same shapes, one per seed.
         seeds: Those seeds.
-        pixels: Of k-means on raw patches with as many centres, or on raw images for kind `cls`.
-        pixels_k: Those centres; fewer than prototypes where there are not as many different patches.
+        pixels: Of k-means on raw patches, or on raw images for kind `cls`.
+        pixels_k: Its centres: as many as the weights use prototypes on these images.
         chance: Share of the largest class among the patches that are not dark.
+        chance_members: Mean purity of the members if they were images drawn at random; few members agree by luck.
         num_images: Images measured, at most 2,000.
         top_k: Members per pattern.
     """
@@ -146,6 +147,7 @@ class PurityComparison:
     pixels: Purity
     pixels_k: int
     chance: float
+    chance_members: float
     num_images: int
     top_k: int
 
