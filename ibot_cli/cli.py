@@ -18,6 +18,7 @@ from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
 from ibot_cli.commands.pretrain import pretrain
 from ibot_cli.commands.retrieve import retrieve
+from ibot_cli.commands.visualize_correspondence import visualize_correspondence
 from ibot_cli.errors import IBotError
 
 INTERRUPTED = 130
@@ -33,6 +34,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "predict": predict,
     "embed": embed,
     "compare": compare,
+    "visualize-correspondence": visualize_correspondence,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -84,6 +86,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "embed": (
         "ibot embed runs/photos photos/ --out features.npy",
         "ibot embed timm:vit_small_patch16_224.dino photos/ --out features.parquet --pooling cls+mean --normalize",
+    ),
+    "visualize-correspondence": (
+        "ibot visualize-correspondence runs/photos one.jpg two.jpg --size 448 --out matches.png",
+        "ibot visualize-correspondence runs/photos one.jpg --pairs 32",
+        "ibot visualize-correspondence timm:vit_small_patch16_224.dino photos/ --images 200 --json",
     ),
     "presets": ("ibot presets show ibot_vitb16", "ibot presets diff ibot_vits16 ibot_vitb16"),
 }

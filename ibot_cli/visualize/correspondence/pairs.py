@@ -1,0 +1,107 @@
+"""Two views of one image, with the patch of the second that shows the same spot as each patch of the first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ibot_cli.config.schema import DataConfig, ViewsConfig
+from ibot_cli.data.crops import crop_resized
+from ibot_cli.data.rng import stream
+from ibot_cli.data.transform import DrawnView, ViewRecipe, draw_views, finish_views, normalise
+from ibot_cli.errors import DataError
+from ibot_cli.visualize.correspondence.geometry import ViewBox
+from ibot_cli.weights.load import LoadedBackbone
+
+ATTEMPTS = 100
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ViewPair:
+    """Two views of one image.
+
+    Attributes:
+        levels: uint8 `[2, H, H, C]`, as the network sees them but for the normalisation.
+        boxes: Where they lie in the image.
+        truth: int64 `[N]`: the patch of the second view that shows the centre of each patch of the first; -1 where
+            none does.
+        grid: Patches per side.
+        source_size: Width and height of the image.
+    """
+
+    levels: NDArray[np.uint8]
+    boxes: tuple[ViewBox, ViewBox]
+    truth: NDArray[np.int64]
+    grid: int
+    source_size: tuple[int, int]
+
+    def picture(self, view: int) -> Image.Image:
+        """One of the two views, mode `L` or `RGB`."""
+        levels = self.levels[view]
+        return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+
+    def pixels(self, recipe: ViewRecipe) -> Tensor:
+        """float32 `[2, C, H, H]` for the network."""
+        return normalise(torch.from_numpy(self.levels), recipe.mean, recipe.std)
+
+
+def pair_recipe(loaded: LoadedBackbone, size: int, scale: tuple[float, float]) -> ViewRecipe:
+    """Two crops of published shape, flip, colour jitter and grey; no rotation, blur or solarisation.
+
+    Args:
+        loaded: The network: its channels and statistics.
+        size: Side of a view in pixels.
+        scale: Range of a crop's area, as a share.
+    """
+    views = ViewsConfig(
+        num_global=2,
+        num_local=0,
+        global_size=size,
+        global_scale=scale,
+        blur_prob_first=0.0,
+        blur_prob_other=0.0,
+        solarize_prob=0.0,
+    )
+    data = DataConfig(channels=3 if loaded.channels == 3 else 1, mean=loaded.mean, std=loaded.std)
+    return ViewRecipe.from_config(views, data)
+
+
+def draw_pair(
+    image: Image.Image, recipe: ViewRecipe, grid: int, *, seed: int, place: int = 0, number: int = 0
+) -> ViewPair:
+    """Two views in which at least one patch has a counterpart; drawn anew until it is so.
+
+    Args:
+        image: Mode `L` or `RGB`, as the recipe has channels.
+        recipe: Two global views without rotation.
+        grid: Patches per side.
+        seed: Of everything random.
+        place: Which image it is.
+        number: Which pair of it.
+
+    Raises:
+        DataError: A hundred draws gave no overlap.
+    """
+    for attempt in range(ATTEMPTS):
+        rng = stream(seed, place, number * ATTEMPTS + attempt, "correspondence")
+        drawn = draw_views(*image.size, recipe, rng)
+        boxes = (_box(drawn[0]), _box(drawn[1]))
+        truth = boxes[1].patches_at(boxes[0].centers(grid), grid)
+        if (truth >= 0).any():
+            crops = [crop_resized(image, view.box, view.size) for view in drawn]
+            levels = finish_views(crops, [view.changes for view in drawn], recipe.solarize_threshold)
+            return ViewPair(levels=levels, boxes=boxes, truth=truth, grid=grid, source_size=image.size)
+    raise DataError(
+        f"{ATTEMPTS} pairs of views of an image of {image.width} x {image.height} pixels did not overlap.",
+        "Views of a larger share of the image overlap more often.",
+    )
+
+
+def _box(view: DrawnView) -> ViewBox:
+    left, top, width, height = view.box
+    return ViewBox(left=left, top=top, width=width, height=height, flip=view.changes.flip)
