@@ -22,6 +22,7 @@ def picture_sheet(
     *,
     columns: int | None = None,
     side: int = 96,
+    height: int | None = None,
     captions: Sequence[str] | None = None,
     outlines: Sequence[str | None] | None = None,
     title: str | None = None,
@@ -29,12 +30,13 @@ def picture_sheet(
 ) -> Image.Image:
     """A grid of images on light paper, row by row.
 
-    Each image keeps its shape and fills a square; those of less than half its side are enlarged without blur.
+    Each image keeps its shape and fills its place; those of less than half its size are enlarged without blur.
 
     Args:
         images: At least one, of any size and mode; None leaves its place empty.
         columns: Of the grid; default a few more than there are rows.
-        side: Of each square, in pixels.
+        side: Width of each place, in pixels.
+        height: Of each place, in pixels; default a square.
         captions: A text per image, drawn below it on at most two lines and cut to fit; newlines are kept.
         outlines: A colour (name or `#rrggbb`) per image, or None for a hairline.
         title: A line or more above the grid.
@@ -50,9 +52,10 @@ def picture_sheet(
     for name, texts in (("captions", captions), ("outlines", outlines)):
         if texts is not None and len(texts) != len(images):
             raise ValueError(f"{len(texts)} {name} for {len(images)} images")
-    if len(images) == 0 or side < 1 or (columns is not None and columns < 1):
+    place_size = (side, side if height is None else height)
+    if len(images) == 0 or min(place_size) < 1 or (columns is not None and columns < 1):
         raise ValueError(f"{len(images)} images of side {side} in {columns} columns")
-    layout = _layout(len(images), columns, side, captions, outlines, title, row_titles)
+    layout = _layout(len(images), columns, place_size, captions, outlines, title, row_titles)
     sheet = Image.new("RGB", (layout.width, layout.height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for line, text in enumerate(layout.title):
@@ -64,9 +67,9 @@ def picture_sheet(
             continue
         left, top = layout.corner(place)
         _draw_frame(draw, (left, top), layout, None if outlines is None else outlines[place])
-        sheet.paste(_fitted(image, side), (left, top))
+        sheet.paste(_fitted(image, place_size), (left, top))
         for line, text in enumerate(layout.captions[place]):
-            spot = (left + side / 2, top + side + layout.caption_gap + line * layout.caption_step)
+            spot = (left + side / 2, top + layout.picture_height + layout.caption_gap + line * layout.caption_step)
             draw.text(spot, text, fill=SOFT_INK, font=layout.caption_font, anchor="ma")
     return sheet
 
@@ -76,6 +79,7 @@ class _Layout:
     """Where everything goes, in pixels."""
 
     side: int
+    picture_height: int
     columns: int
     margin: int
     gap: int
@@ -99,7 +103,7 @@ class _Layout:
         return self.top + row * (self.row_step + self.cell_height + self.gap)
 
     def corner(self, place: int) -> tuple[int, int]:
-        """Upper left corner of an image's square."""
+        """Upper left corner of an image's place."""
         row, column = divmod(place, self.columns)
         return self.margin + column * (self.side + self.gap), self.row_top(row) + self.row_step
 
@@ -107,12 +111,13 @@ class _Layout:
 def _layout(
     num: int,
     columns: int | None,
-    side: int,
+    place_size: tuple[int, int],
     captions: Sequence[str] | None,
     outlines: Sequence[str | None] | None,
     title: str | None,
     row_titles: Sequence[str] | None,
 ) -> _Layout:
+    side, height = place_size
     columns = min(columns or _balanced(num), num)
     rows = -(-num // columns)
     if row_titles is not None and len(row_titles) != rows:
@@ -127,12 +132,13 @@ def _layout(
     texts = tuple(_caption(text, caption_font, side + gap - 4) for text in captions or [""] * num)
     caption_step, caption_gap = line_height(caption_font), 3 + stroke
     lines = max(map(len, texts))
-    cell_height = side + (caption_gap + lines * caption_step if lines else 0)
+    cell_height = height + (caption_gap + lines * caption_step if lines else 0)
     title_step = line_height(title_font)
     top = margin + (len(heading) * title_step + margin // 2 if heading else 0)
     row_step = line_height(caption_font) + stroke + 1 if row_titles else 0
     return _Layout(
         side=side,
+        picture_height=height,
         columns=columns,
         margin=margin,
         gap=gap,
@@ -160,28 +166,30 @@ def _balanced(num: int) -> int:
 
 
 def _draw_frame(draw: ImageDraw.ImageDraw, corner: tuple[int, int], layout: _Layout, colour: str | None) -> None:
-    """A line around an image's square, outside of it, so that no pixel of the image is covered."""
+    """A line around an image's place, outside of it, so that no pixel of the image is covered."""
     left, top = corner
     stroke = layout.stroke if colour else 1
-    box = (left - stroke, top - stroke, left + layout.side + stroke - 1, top + layout.side + stroke - 1)
+    right, bottom = left + layout.side + stroke - 1, top + layout.picture_height + stroke - 1
+    box = (left - stroke, top - stroke, right, bottom)
     draw.rectangle(box, fill=MAT, outline=colour or HAIRLINE, width=stroke)
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """The image, its longer side `side`, centred on a square mat."""
+def _fitted(image: Image.Image, place_size: tuple[int, int]) -> Image.Image:
+    """The image, as large as its place allows, centred on a mat."""
     image = image.convert("RGB")
-    longer = max(image.size)
-    size = (max(1, round(image.width * side / longer)), max(1, round(image.height * side / longer)))
-    if 2 * longer <= side:
+    width, height = place_size
+    scale = min(width / image.width, height / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if scale >= 2:
         # to whole multiples first, which keeps every pixel a sharp square, then down to what fits
-        factor = -(-side // longer)
+        factor = math.ceil(scale)
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
         image = image.resize(size, Image.Resampling.BOX)
     else:
         image = image.resize(size, Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (side, side), MAT)
-    square.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
-    return square
+    mat = Image.new("RGB", place_size, MAT)
+    mat.paste(image, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return mat
 
 
 def _caption(text: str, font: Font, width: int) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""What a network attends to in an image, and what its patch features tell apart, as pictures."""
