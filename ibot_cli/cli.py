@@ -17,6 +17,7 @@ from ibot_cli.commands.linear_probe import linear_probe
 from ibot_cli.commands.predict import predict
 from ibot_cli.commands.presets import diff, list_presets, show
 from ibot_cli.commands.pretrain import pretrain
+from ibot_cli.commands.report import report
 from ibot_cli.commands.retrieve import retrieve
 from ibot_cli.commands.visualize_correspondence import visualize_correspondence
 from ibot_cli.errors import IBotError
@@ -34,6 +35,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "predict": predict,
     "embed": embed,
     "compare": compare,
+    "report": report,
     "visualize-correspondence": visualize_correspondence,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
@@ -82,6 +84,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot compare runs/photos",
         "ibot compare runs/photos runs/more-epochs --plot curves.svg",
         "ibot compare runs/* --csv > figures.csv",
+    ),
+    "report": (
+        "ibot report runs/photos",
+        "ibot report runs/photos --data photos/ --out photos.html --title 'Photos, first try'",
+        "ibot report runs/photos --no-samples",
     ),
     "embed": (
         "ibot embed runs/photos photos/ --out features.npy",

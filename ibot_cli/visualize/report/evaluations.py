@@ -1,0 +1,141 @@
+"""The section of evaluations: the newest of each kind beside random weights and raw pixels, judged in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ibot_cli.errors import RunError
+from ibot_cli.evaluate.compare import compare
+from ibot_cli.evaluate.comparison import Cell, Column
+from ibot_cli.visualize.pages.numbers import NOTHING, number, percent
+from ibot_cli.visualize.report.record import RunRecord
+from ibot_cli.visualize.report.section import Section
+
+NAMES = {"random": "random weights", "pixels": "raw pixels"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a figure stands to its baselines.
+
+    Attributes:
+        tone: `good`, `warn`, `bad`, or "" without a baseline.
+        words: The same in words.
+    """
+
+    tone: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluations of a run.
+
+    Attributes:
+        columns: One per measure, data and settings; each has a single cell.
+        notes: What the reader should know.
+    """
+
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...]
+
+    def find(self, *measures: str) -> tuple[Column, Cell] | None:
+        """The newest figure of the first of these measures that was taken."""
+        for measure in measures:
+            found = [(c, cell) for c in self.columns if c.measure == measure for cell in c.cells if cell is not None]
+            if found:
+                return max(found, key=lambda pair: pair[1].time)
+        return None
+
+
+def evaluated(run: RunRecord) -> Evaluated:
+    """What `ibot compare RUN` tells; damaged records are a note."""
+    try:
+        found = compare([run.path], allow_empty=True)
+    except RunError as error:
+        return Evaluated((), (error.message,))
+    return Evaluated(found.columns, found.notes)
+
+
+def standing(cell: Cell) -> Standing:
+    """Against each baseline: above it, below it, or, where the interval holds it, not told apart from it."""
+    baselines = {name: value for field, name in NAMES.items() if (value := getattr(cell, field)) is not None}
+    if not baselines:
+        return Standing("", "no baseline was measured")
+    below = [name for name, value in baselines.items() if _side(cell, value) < 0]
+    level = [name for name, value in baselines.items() if _side(cell, value) == 0]
+    if below:
+        return Standing("bad", f"below {' and '.join(below)}")
+    if level:
+        return Standing("warn", f"not told apart from {' and '.join(level)}")
+    return Standing("good", f"above {' and '.join(baselines)}")
+
+
+def evaluations_section(run: RunRecord, found: Evaluated) -> Section:
+    """A row per measure, and what the baselines make of it."""
+    cells = [(column, cell) for column in found.columns for cell in column.cells if cell is not None]
+    rows = [_row(column, cell) for column, cell in cells]
+    behind = [(column, cell, standing(cell)) for column, cell in cells]
+    return Section(
+        id="evaluations",
+        title="Evaluations",
+        template="report/evaluations.html",
+        values={
+            "rows": rows,
+            "behind": [_sentence(column, cell, each) for column, cell, each in behind if each.tone in ("warn", "bad")],
+            "weights": list(dict.fromkeys(cell.weights for _, cell in cells)),
+            "notes": found.notes,
+            "details": [_details(column, cell) for column, cell in cells],
+            "example": f"ibot knn-eval {run.path} {run.data.get('data', 'DATA')}",
+            "hardest": _hardest(run),
+        },
+    )
+
+
+def _side(cell: Cell, baseline: float) -> int:
+    low, high = cell.interval or (cell.value, cell.value)
+    if cell.interval is None:
+        return (cell.value > baseline) - (cell.value < baseline)
+    return 1 if low > baseline else -1 if high < baseline else 0
+
+
+def _row(column: Column, cell: Cell) -> dict[str, object]:
+    each = standing(cell)
+    return {
+        "title": column.title,
+        "value": _shown(cell.value, column),
+        "interval": NOTHING if cell.interval is None else " to ".join(f"{x * 100:.1f}" for x in cell.interval) + " %",
+        "random": _shown(cell.random, column),
+        "pixels": _shown(cell.pixels, column),
+        "tone": each.tone,
+        "words": each.words,
+    }
+
+
+def _sentence(column: Column, cell: Cell, each: Standing) -> str:
+    baselines = ", ".join(
+        f"{name} {_shown(value, column)}"
+        for field, name in NAMES.items()
+        if (value := getattr(cell, field)) is not None
+    )
+    return f"{column.title} on {column.data}: {_shown(cell.value, column)} is {each.words} ({baselines})."
+
+
+def _details(column: Column, cell: Cell) -> tuple[str, ...]:
+    settings = ", ".join(f"{name} {value}" for name, value in column.settings.items())
+    images = NOTHING if cell.total is None else f"{cell.total:,}"
+    step = NOTHING if cell.step is None else f"{cell.step:,}"
+    return column.title, column.data, images, step, cell.time.replace("T", " ")[:16], settings
+
+
+def _shown(value: float | None, column: Column) -> str:
+    return percent(value, 2) if column.percent else number(value)
+
+
+def _hardest(run: RunRecord) -> Sequence[tuple[str, str, str]]:
+    """The classes of the newest k-NN evaluation with the fewest right answers: name, share, test images."""
+    newest = [record["result"].get("per_class") for record in run.evaluations if record["command"] == "knn-eval"]
+    classes = [each for each in (newest[-1] if newest else None) or () if each.get("accuracy") is not None]
+    worst = sorted(classes, key=lambda each: each["accuracy"])[:10]
+    return [(str(c["name"]), f"{c['correct']:,} of {c['num_test']:,}", percent(c["accuracy"])) for c in worst]

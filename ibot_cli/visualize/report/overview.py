@@ -1,0 +1,135 @@
+"""The first section: what the run is, its key numbers and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ibot_cli.config.finetune import FinetuneConfig
+from ibot_cli.config.schema import Config
+from ibot_cli.evaluate.comparison import Cell
+from ibot_cli.progress import counted, duration
+from ibot_cli.visualize.pages.numbers import NOTHING, number, percent
+from ibot_cli.visualize.report.evaluations import NAMES, Evaluated, standing
+from ibot_cli.visualize.report.record import RunRecord
+from ibot_cli.visualize.report.section import Section
+from ibot_cli.visualize.report.verdict import findings, health
+
+METHODS = {("online", "online"): "iBOT", ("online", "none"): "DINO", ("none", "online"): "Masked image modelling"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A key number: its name, itself, a line about it, and the tone of `Finding`."""
+
+    name: str
+    value: str
+    about: str = ""
+    tone: str = ""
+
+
+def overview_section(run: RunRecord, evaluated: Evaluated) -> Section:
+    """Key numbers as cards, then what to say about the run."""
+    return Section(
+        id="overview",
+        title="Overview",
+        template="report/overview.html",
+        values={"cards": _cards(run, evaluated), "findings": findings(run, evaluated)},
+    )
+
+
+def lead(run: RunRecord) -> str:
+    """What the run is, in a sentence."""
+    images = run.data.get("name") or run.data.get("data") or "unknown images"
+    if run.task == "finetune":
+        start = (run.data.get("origin") or {}).get("description", "unknown weights")
+        begun = "random weights" if _from_scratch(run) else start
+        return f"Fine-tuning of {begun} on {images}."
+    if not isinstance(run.config, Config):
+        return f"Pre-training on {images}."
+    objective = run.config.objective
+    method = METHODS.get((objective.cls, objective.patch), "Pre-training")
+    return f"{method} pre-training of {network(run.config)} on {images}."
+
+
+def network(config: Config) -> str:
+    """The backbone in words."""
+    model, size = config.model, config.views.global_size
+    if model.arch.startswith("swin"):
+        return f"{model.arch}, window {model.window_size}, {size} px"
+    shape = [f"{name} {value}" for name, value in (("width", model.width), ("depth", model.depth)) if value is not None]
+    return ", ".join([model.arch, *shape, f"patch {model.patch_size}", f"{size} px"])
+
+
+def _from_scratch(run: RunRecord) -> bool:
+    return isinstance(run.config, FinetuneConfig) and run.config.model.from_scratch
+
+
+def _cards(run: RunRecord, evaluated: Evaluated) -> list[Card]:
+    word, tone = health(run)
+    cards = _finetune_cards(run, evaluated) if run.task == "finetune" else _pretrain_cards(run, evaluated)
+    return [*cards, Card("Optimisation", word, "from the records of the run", tone), *_size_cards(run)]
+
+
+def _pretrain_cards(run: RunRecord, evaluated: Evaluated) -> list[Card]:
+    cards = []
+    online = run.metrics.of_epochs("knn_accuracy").last
+    if found := evaluated.find("k-NN top-1"):
+        cards.append(_figure("k-NN top-1", found[1], percent(found[1].value)))
+    elif online is not None:
+        cards.append(Card("k-NN top-1", percent(online), "while training, on held-out training images"))
+    if found := evaluated.find("linear probe top-1", "logistic regression top-1"):
+        cards.append(_figure(found[0].measure, found[1], percent(found[1].value)))
+    if found := evaluated.find("k-means NMI"):
+        cards.append(_figure("k-means NMI", found[1], number(found[1].value), percentage=False))
+    elif (nmi := run.metrics.of_epochs("clusters/nmi").last) is not None:
+        cards.append(Card("NMI of prototypes", number(nmi), "with the labels, while training"))
+    return cards
+
+
+def _finetune_cards(run: RunRecord, evaluated: Evaluated) -> list[Card]:
+    found = next(
+        (each for c in evaluated.columns if c.command == "finetune" and (each := evaluated.find(c.measure))), None
+    )
+    if found is not None:
+        return [_figure("Top-1 on test images", found[1], percent(found[1].value))]
+    for part, text in (("test", "test images"), ("holdout", "held-out training images")):
+        if (value := run.metrics.of_epochs(f"{part}/top1_accuracy").last) is not None:
+            return [Card("Top-1", percent(value), f"on {text}, while training")]
+    return []
+
+
+def _figure(name: str, cell: Cell, value: str, *, percentage: bool = True) -> Card:
+    baselines = ", ".join(
+        f"{text} {percent(each) if percentage else number(each)}"
+        for field, text in NAMES.items()
+        if (each := getattr(cell, field)) is not None
+    )
+    each = standing(cell)
+    words = f"{baselines}: {each.words}" if each.tone in ("warn", "bad") else baselines
+    return Card(name, value, words or each.words, each.tone)
+
+
+def _size_cards(run: RunRecord) -> list[Card]:
+    planned = NOTHING if run.epochs_planned is None else f"{run.epochs_planned:,}"
+    done = Card(
+        "Epochs",
+        f"{run.epochs_done:,} of {planned}",
+        counted(run.metrics.last_step, "step"),
+        "" if run.finished else "warn",
+    )
+    classes = run.data.get("classes")
+    images = run.data.get("num_images")
+    cards = [done]
+    if isinstance(images, int):
+        about = f"{len(classes):,} classes" if isinstance(classes, list) else "no labels"
+        cards.append(Card("Training images", f"{images:,}", about))
+    if run.seconds is not None:
+        devices = run.environment.get("devices") or []
+        device = devices[0] if devices and _on_gpu(run) else run.environment.get("cpu") or ""
+        time = f"{duration(run.seconds)} {'min' if run.seconds < 3600 else 'h'}"
+        cards.append(Card("Time of the updates", time, str(device)))
+    return cards
+
+
+def _on_gpu(run: RunRecord) -> bool:
+    return run.config is not None and str(run.config.runtime.device).startswith("cuda")
