@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ibot_cli.errors import WeightsError
 from ibot_cli.visualize.pages import inline_image
 from ibot_cli.visualize.patterns.find import PatternOptions, find_patterns
 from ibot_cli.visualize.patterns.result import Pattern
@@ -44,6 +45,12 @@ def pattern_values(subject: Subject, progress: StageProgress | None = None) -> M
         DataError: No image can be read, or all are dark.
     """
     options = subject.options
+    if subject.loaded.head is None and subject.loaded.classifier is not None:
+        raise WeightsError(
+            "This network was fine-tuned: a classifier took the place of the projection head, whose prototypes the "
+            "patterns are.",
+            "The pre-training run still has them.",
+        )
     source = some_images(subject.source, options.most_images, options.seed)
     found = find_patterns(subject.loaded, source, _asked(options), progress=progress)
     pictures = Pictures(source)

@@ -9,19 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ibot_cli.evaluate.precision import exact_float32
-from ibot_cli.visualize.whole_image import WholeImage
-from ibot_cli.weights.load import LoadedBackbone
-
 _CUT = 0.02  # of all patches at either end of a component get its extreme colour
-
-
-def patch_features(loaded: LoadedBackbone, whole: WholeImage, device: torch.device | str) -> Tensor:
-    """Features of the patches of an image after the final norm, float32 `[rows * columns, D]` on the CPU."""
-    device = torch.device(device)
-    with torch.no_grad(), exact_float32(device):
-        tokens: Tensor = loaded.backbone.to(device)(whole.pixels[None].to(device))
-    return tokens[0, 1:].float().cpu()
 
 
 def shared_colours(features: Sequence[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ibot_cli.errors import DataError, IBotError
+from ibot_cli.visualize.report.samples.attention import attention_values
 from ibot_cli.visualize.report.samples.neighbours import neighbour_values
 from ibot_cli.visualize.report.samples.options import SampleOptions, StageProgress
 from ibot_cli.visualize.report.samples.patterns import pattern_values
@@ -29,6 +30,7 @@ class _Kind:
 
 KINDS = (
     _Kind(id="patterns", title="Patterns", short="Patterns", values=pattern_values),
+    _Kind(id="attention", title="Attention and patch features", short="Attention", values=attention_values),
     _Kind(
         id="neighbours",
         title="Nearest neighbours",
