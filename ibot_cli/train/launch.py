@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 import yaml
 
 from ibot_cli import distributed
-from ibot_cli.config.load import Resolved, from_mapping, resolve, to_yaml
+from ibot_cli.config.load import from_mapping, resolve, to_yaml
 from ibot_cli.config.schema import Config
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.probe import probe
@@ -21,13 +20,13 @@ from ibot_cli.errors import DataError, UsageError
 from ibot_cli.runs.checkpoint import Checkpoint, latest
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.environment import describe
-from ibot_cli.train.choices import Choice, automatic_choices, changed_paths
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place, open_run
 from ibot_cli.train.plan import Plan, known, make_plan
+from ibot_cli.train.recipe import settle
 from ibot_cli.train.reporter import Reporter
-from ibot_cli.train.request import DEMO_DATA, METHOD_PRESET, Request
+from ibot_cli.train.request import METHOD_PRESET, Request
 from ibot_cli.train.resume import check_number, refuse_changes, require_task, resume_warnings, stored_data
 
 
@@ -94,44 +93,22 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
     """
     if request.resume:
         return _prepare_resumed(request, want_memory)
-    preset, data = request.recipe(), request.data or DEMO_DATA
-    resolved = request.resolve()
     stamp = distributed.agree(time.strftime("%Y%m%d-%H%M%S"))
-    out = request.out or Path("runs") / f"{preset or METHOD_PRESET}-{stamp}"
+    out = request.out or Path("runs") / f"{request.recipe() or METHOD_PRESET}-{stamp}"
+    request.check()
     check_place(out)
-    _use_threads(resolved.config)
-    source = open_source(data, channels=resolved.config.data.channels, split="train")
-    choices: dict[str, Choice] = {}
-    if preset is None:
-        # Asked twice: what the user set decides some of the choices, and overrules others.
-        choices = automatic_choices(len(source), _user_view(request, resolved))
-        resolved = request.resolve(choices)
-        choices = changed_paths(choices, resolved.origin)
+    recipe = settle(request)
+    _use_threads(recipe.resolved.config)
     plan = make_plan(
-        resolved,
-        source,
-        probe(source),
-        reference_epochs=_reference_epochs(preset, choices),
-        choices=choices,
+        recipe.resolved,
+        recipe.source,
+        probe(recipe.source),
+        reference_epochs=recipe.reference_epochs,
+        choices=recipe.choices,
         want_memory=want_memory,
     )
     _use_threads(plan.config)
-    return _prepared(request, data, source, plan, out, None)
-
-
-def _user_view(request: Request, resolved: Resolved) -> Config:
-    """The configuration in which the number of epochs is open unless the user gave it."""
-    if resolved.origin["train.epochs"].startswith(("preset", "default")):
-        return from_mapping({"train": {"epochs": "auto"}}, "choices")
-    return from_mapping({"train": {"epochs": resolved.config.train.epochs}}, "choices")
-
-
-def _reference_epochs(preset: str | None, choices: Mapping[str, Choice]) -> int:
-    """Length that the durations of the recipe were written for."""
-    if preset is None and "train.epochs" in choices:
-        return int(choices["train.epochs"][0])
-    recipe = resolve(preset=preset or METHOD_PRESET, file=None, sets=())
-    return known(recipe.config.train.epochs)
+    return _prepared(request, recipe.data, recipe.source, plan, out, None)
 
 
 def _use_threads(config: Config) -> None:

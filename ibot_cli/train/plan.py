@@ -234,21 +234,52 @@ def _tokens(config: Config) -> tuple[int, int]:
 
 def loader_of(plan: Plan, source: Source) -> ViewLoader:
     """The loader of a plan."""
-    config = plan.config
+    return view_loader(
+        plan.config,
+        source,
+        batch_size=known(plan.config.train.batch_size),
+        micro_batch_size=plan.micro_batch_size,
+        workers=known(plan.config.runtime.workers),
+        device=plan.device,
+    )
+
+
+def view_loader(
+    config: Config,
+    source: Source,
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> ViewLoader:
+    """Views and masks as a configuration says; those of a sample depend on no argument but these two.
+
+    Args:
+        config: Its views, masks and seed.
+        source: The images.
+        batch_size: Images per step over all processes.
+        micro_batch_size: Images per forward pass.
+        workers: Loader processes.
+        device: Where the batches go.
+
+    Raises:
+        DataError: Fewer images than one batch.
+    """
     masks: MaskSampler | None = masks_of(config)
     return ViewLoader(
         source,
         ViewRecipe.from_config(config.views, config.data),
         masks,
         seed=config.train.seed,
-        batch_size=known(config.train.batch_size),
-        micro_batch_size=plan.micro_batch_size,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
         mask_start_epoch=config.mask.start_epoch,
-        workers=known(config.runtime.workers),
+        workers=workers,
         rank=distributed.rank(),
         world=distributed.world(),
         grid=config.views.global_size // stride_of(config),
-        device=plan.device,
+        device=device,
         max_bad_ratio=config.data.max_bad_ratio,
         max_bad_files=config.data.max_bad_files,
     )
