@@ -19,7 +19,9 @@ from ibot_cli.commands.presets import diff, list_presets, show
 from ibot_cli.commands.pretrain import pretrain
 from ibot_cli.commands.report import report
 from ibot_cli.commands.retrieve import retrieve
+from ibot_cli.commands.visualize_attention import visualize_attention
 from ibot_cli.commands.visualize_correspondence import visualize_correspondence
+from ibot_cli.commands.visualize_patterns import visualize_patterns
 from ibot_cli.errors import IBotError
 
 INTERRUPTED = 130
@@ -35,7 +37,9 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "predict": predict,
     "embed": embed,
     "compare": compare,
+    "visualize-patterns": visualize_patterns,
     "report": report,
+    "visualize-attention": visualize_attention,
     "visualize-correspondence": visualize_correspondence,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
@@ -94,10 +98,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot embed runs/photos photos/ --out features.npy",
         "ibot embed timm:vit_small_patch16_224.dino photos/ --out features.parquet --pooling cls+mean --normalize",
     ),
+    "visualize-attention": (
+        "ibot visualize-attention runs/photos one.jpg two.jpg --size 480",
+        "ibot visualize-attention runs/photos one.jpg --threshold 0.6 --at 320,200 --pca",
+        "ibot visualize-attention runs/photos photos/ --num 12 --out attention/",
+    ),
     "visualize-correspondence": (
         "ibot visualize-correspondence runs/photos one.jpg two.jpg --size 448 --out matches.png",
         "ibot visualize-correspondence runs/photos one.jpg --pairs 32",
         "ibot visualize-correspondence timm:vit_small_patch16_224.dino photos/ --images 200 --json",
+    ),
+    "visualize-patterns": (
+        "ibot visualize-patterns runs/photos photos/",
+        "ibot visualize-patterns runs/photos photos/ --baseline random --out patterns/",
+        "ibot visualize-patterns runs/photos photos/ --prototypes 3,17 --top-k 100 --window 7",
     ),
     "presets": ("ibot presets show ibot_vitb16", "ibot presets diff ibot_vits16 ibot_vitb16"),
 }

@@ -67,20 +67,25 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan
 
 
 def positive_integers(option: str, text: str, example: str) -> list[int]:
+    """As `whole_numbers`, from 1 on."""
+    return whole_numbers(option, text, example, least=1)
+
+
+def whole_numbers(option: str, text: str, example: str, *, least: int = 0) -> list[int]:
     """The numbers of an option that takes several, separated by commas.
 
     Args:
         option: Its name, for the message.
         text: What was given.
         example: What could have been.
+        least: 0 or 1.
 
     Raises:
-        UsageError: One of them is no whole number above 0.
+        UsageError: One of them is no whole number, or below `least`.
     """
     parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < least]
     if wrong:
-        raise UsageError(
-            f"{option} {text}: {wrong[0]!r} is not a positive whole number.", f"Write for example {option} {example}."
-        )
+        kind = "positive whole number" if least else "whole number"
+        raise UsageError(f"{option} {text}: {wrong[0]!r} is not a {kind}.", f"Write for example {option} {example}.")
     return [int(part) for part in parts]
