@@ -47,8 +47,9 @@ def attention_maps(
     tokens = [0 if query == CLS else 1 + query[0] * columns + query[1] for query in queries]
     backbone, device = _backbone(loaded), torch.device(device)
     with exact_float32(device):
-        attention = backbone.to(device).attention(whole.pixels[None].to(device), torch.tensor(tokens, device=device))
-    return attention[0, :, :, 1:].transpose(0, 1).float().cpu().unflatten(-1, (rows, columns))
+        found = backbone.to(device).attention(whole.pixels[None].to(device), torch.tensor(tokens, device=device))
+    on_patches = found[0, :, :, 1:].transpose(0, 1).float().cpu()
+    return on_patches.reshape(*on_patches.shape[:2], rows, columns)
 
 
 def check_attention(loaded: LoadedBackbone, queries: Sequence[Query]) -> None:

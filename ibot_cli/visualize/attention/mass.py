@@ -47,7 +47,8 @@ def mass_mask(maps: Tensor, mass: float) -> Tensor:
     ordered, places = flat.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     taken = (before < (mass - _ROUNDING) * flat.sum(-1, keepdim=True)) & (ordered > 0)
-    return torch.zeros_like(taken).scatter(-1, places, taken).unflatten(-1, maps.shape[-2:])
+    held: Tensor = torch.zeros_like(taken).scatter(-1, places, taken)
+    return held.reshape(maps.shape)
 
 
 def head_figures(maps: Tensor, mass: float) -> tuple[HeadFigures, ...]:

@@ -5,6 +5,7 @@ Shapes: h heads; maps are `[h, rows, columns]`. Each patch becomes a square of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -80,7 +81,7 @@ def patch_pixels(whole: WholeImage, side: int) -> int:
     Where the image is enlarged, by a whole factor, so that its own pixels stay sharp squares too.
     """
     rows, columns = whole.grid
-    step = max(1, round(side / (rows * columns) ** 0.5))
+    step = max(1, round(side / math.sqrt(rows * columns)))
     return step if step < whole.stride else step // whole.stride * whole.stride
 
 

@@ -1,0 +1,105 @@
+"""IMAGES as the user names them: image files, which all have to be readable, and samples of DATA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.sources import Source, open_source
+from ibot_cli.evaluate.feature_cache.table import nothing_readable
+from ibot_cli.visualize.correspondence.images import read_image
+from ibot_cli.visualize.correspondence.subject import is_image_file
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Picture:
+    """One image.
+
+    Attributes:
+        path: Where it is.
+        name: Unlike those of the others, and fit for a file.
+        image: Mode `L` or `RGB`.
+    """
+
+    path: str
+    name: str
+    image: Image.Image
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pictures:
+    """All images of a call.
+
+    Attributes:
+        pictures: In the order in which they were named.
+        unreadable: Of DATA: path -> reason.
+        notes: About how DATA were read, as sentences.
+    """
+
+    pictures: tuple[Picture, ...]
+    unreadable: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def open_pictures(places: Sequence[str], *, channels: int, num: int, seed: int, taken: Sequence[str] = ()) -> Pictures:
+    """Read all images.
+
+    Args:
+        places: Image files and DATA, mixed at will.
+        channels: 1 or 3.
+        num: Images of each DATA, drawn with `seed`; those that cannot be read are replaced by others.
+        seed: Of the drawing.
+        taken: Names that no image may get.
+
+    Raises:
+        DataError: A file cannot be read, no image of DATA can be, or as `open_source`.
+    """
+    found: list[tuple[str, Image.Image]] = []
+    unreadable: dict[str, str] = {}
+    notes: list[str] = []
+    for place in places:
+        if is_image_file(place) and Path(place).expanduser().exists():
+            found.append((place, read_image(place, channels)))
+            continue
+        source = open_source(place, channels=channels, split="all")
+        found += _sample(source, num, seed, unreadable)
+        notes += source.notes
+    names = _names([path for path, _ in found], taken)
+    pictures = [Picture(path=path, name=name, image=image) for (path, image), name in zip(found, names, strict=True)]
+    return Pictures(pictures=tuple(pictures), unreadable=unreadable, notes=tuple(dict.fromkeys(notes)))
+
+
+def _sample(source: Source, num: int, seed: int, unreadable: dict[str, str]) -> list[tuple[str, Image.Image]]:
+    """Some images in the order of the source; adds those that cannot be read to `unreadable`."""
+    images: dict[int, Image.Image] = {}
+    for index in np.random.default_rng(seed).permutation(len(source)).tolist():
+        if len(images) == num:
+            break
+        try:
+            images[index] = source.read(index)
+        except UnreadableImage as error:
+            unreadable[error.path] = error.reason
+    if not images:
+        raise nothing_readable(source.name, unreadable)
+    return [(source.path(index), images[index]) for index in sorted(images)]
+
+
+def _names(paths: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """The stems in characters that every file system has, numbered where they would be alike in a case-blind one."""
+    names: list[str] = []
+    used = {name.lower() for name in taken}
+    for path in paths:
+        stem = "".join(character if character.isalnum() or character in "-_" else "_" for character in Path(path).stem)
+        stem = stem[:100] or "image"
+        name, number = stem, 1
+        while name.lower() in used:
+            number += 1
+            name = f"{stem}-{number}"
+        used.add(name.lower())
+        names.append(name)
+    return names
