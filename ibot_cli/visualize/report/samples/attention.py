@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,16 +19,18 @@ from ibot_cli.visualize.attention.figure import USUAL_MASS
 from ibot_cli.visualize.attention.maps import CLS, Query, attention_maps, check_attention, patch_features
 from ibot_cli.visualize.attention.mass import head_figures
 from ibot_cli.visualize.attention.panels import attention_panels
+from ibot_cli.visualize.attention.pca import patch_colours
 from ibot_cli.visualize.pages import inline_image
 from ibot_cli.visualize.report.samples.choice import readable_images
 from ibot_cli.visualize.report.samples.options import StageProgress
-from ibot_cli.visualize.report.samples.principal import colour_picture, shared_colours
-from ibot_cli.visualize.report.samples.subject import Subject
+from ibot_cli.visualize.report.samples.subject import Subject, short_name
 from ibot_cli.visualize.whole_image import WholeImage, whole_image
 from ibot_cli.weights.load import LoadedBackbone
 
 SIDE = 160
 _STAGE = "attention"
+_BESIDE = 3  # pictures of an image before those of its heads
+_MOST_HEADS, _FIRST_HEADS = 12, 6  # where there are more than the former, the latter are shown at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +59,14 @@ class Row:
     Attributes:
         name: Its file, and its class where that is known.
         grid: Rows and columns of patches.
-        panels: The image, all heads, the patch features, then each head.
+        panels: The image, all heads, the patch features, then the first heads.
+        more: The other heads.
     """
 
     name: str
     grid: tuple[int, int]
     panels: tuple[Panel, ...]
+    more: tuple[Panel, ...]
 
 
 def attention_values(subject: Subject, progress: StageProgress | None = None) -> Mapping[str, object]:
@@ -86,15 +90,16 @@ def attention_values(subject: Subject, progress: StageProgress | None = None) ->
             progress(_STAGE, len(seen), min(options.attention, len(subject.source)))
     if not seen:
         raise DataError(f"No image of {subject.source.name} can be read.", "Check the files.")
-    colours = shared_colours([features for *_, features in seen])
+    colours = patch_colours([features for *_, features in seen])
     rows = [
         _row(subject, place, whole, maps, picture, of_class_token)
-        for (place, whole, maps, _), picture in zip(seen, colours, strict=True)
+        for (place, whole, maps, _), picture in zip(seen, colours.images, strict=True)
     ]
     return {
         "rows": rows,
         "of_class_token": of_class_token,
         "why_not": None if of_class_token else _why_not(loaded),
+        "explained": sum(colours.explained),
         "part": subject.part,
         "command": shlex.join(["ibot", "visualize-attention", str(subject.run), subject.data]),
         "notes": left_out(bad),
@@ -118,12 +123,14 @@ def _centre(whole: WholeImage) -> tuple[int, int]:
 
 
 def _row(subject: Subject, place: int, whole: WholeImage, maps: Tensor, colours: Tensor, of_class_token: bool) -> Row:
-    name = Path(subject.source.path(place)).name
+    name = short_name(subject.source.path(place))
     labels, classes = subject.source.labels, subject.source.classes
     if labels is not None and classes is not None:
         name = f"{name}, class {classes[int(labels[place])]}"
     query = None if of_class_token else _centre(whole)
-    return Row(name=name, grid=whole.grid, panels=tuple(_panels(name, whole, maps, colours, query)))
+    panels = tuple(_panels(name, whole, maps, colours, query))
+    first = _BESIDE + (_FIRST_HEADS if len(maps) > _MOST_HEADS else len(maps))
+    return Row(name=name, grid=whole.grid, panels=panels[:first], more=panels[first:])
 
 
 def _panels(
@@ -133,7 +140,7 @@ def _panels(
     small = max(whole.shown.size) < SIDE // 2  # its pixels are squares in the panels, which cost little without loss
     yield _panel(drawn.image, "image", f"{name}, as the network sees it", small)
     yield _panel(drawn.overlay, "all heads", f"{name}: each patch in the colour of its strongest head", small)
-    yield _panel(colour_picture(colours, whole.grid), "features", f"{name}: patch features as colours", True)
+    yield _panel(_squares(colours, whole.grid), "features", f"{name}: patch features as colours", True)
     num_patches = whole.grid[0] * whole.grid[1]
     of_heads = zip(drawn.heads, head_figures(maps, USUAL_MASS), head_colours(len(maps)), strict=True)
     for picture, figures, colour in of_heads:
@@ -142,6 +149,11 @@ def _panels(
             f"{figures.patches_for_mass} of {num_patches} patches"
         )
         yield _panel(picture, f"head {figures.head}", about, True, "#{:02x}{:02x}{:02x}".format(*colour))
+
+
+def _squares(colours: Tensor, grid: tuple[int, int]) -> Image.Image:
+    """A pixel per patch; `colours` `[rows * columns, 3]` in 0..1."""
+    return Image.fromarray((colours * 255).round().to(torch.uint8).reshape(*grid, 3).numpy())
 
 
 def _panel(picture: Image.Image, name: str, about: str, sharp: bool, colour: str | None = None) -> Panel:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ibot_cli.evaluate.retrieval.neighbours import Neighbour
 from ibot_cli.visualize.report.samples.browse import Asked, Browse, browse_neighbours
 from ibot_cli.visualize.report.samples.options import StageProgress
-from ibot_cli.visualize.report.samples.subject import Subject
+from ibot_cli.visualize.report.samples.subject import Subject, short_name
 from ibot_cli.visualize.report.samples.thumbnails import Thumbnail, Thumbnails
 
 SAME = 0.999  # a larger cosine makes a duplicate, as in `ibot retrieve --duplicates`
@@ -91,7 +90,9 @@ def browser_values(subject: Subject, found: Browse) -> Mapping[str, object]:
         "searched": "other images" if subject.gallery.queries is None else "training images",
         "num_gallery": len(subject.gallery.source),
         "num_source": len(subject.source),
-        "command": shlex.join(["ibot", "retrieve", str(subject.run), subject.data]),
+        "command": shlex.join(
+            ["ibot", "retrieve", str(subject.run), subject.data, "image.jpg", "--sheet", "neighbours.png"]
+        ),
         "notes": [*found.notes, *gone],
     }
 
@@ -106,7 +107,7 @@ def _row(subject: Subject, asked: Asked, classes: list[str], copies: Thumbnails)
     query = asked.found
     return Row(
         thumbnail=copies.of(subject.source, query.place),
-        name=Path(query.query).name,
+        name=short_name(query.query),
         label=query.label,
         number=None if query.label is None else classes.index(query.label),
         predicted=asked.predicted,
@@ -119,7 +120,7 @@ def _shown(subject: Subject, asked: Asked, near: Neighbour, copies: Thumbnails) 
     known = asked.predicted is not None
     return Shown(
         thumbnail=copies.of(subject.gallery.source, near.place),
-        name=Path(near.path).name,
+        name=short_name(near.path),
         label=near.label,
         similarity=near.similarity,
         wrong=near.label != asked.found.label if known else None,

@@ -11,15 +11,16 @@ from PIL import Image
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.visualize.pages import inline_image
-from ibot_cli.visualize.patterns.find import PatternOptions, find_patterns
+from ibot_cli.visualize.patterns.find import PatternOptions, find_patterns, patch_side
 from ibot_cli.visualize.patterns.result import Pattern
 from ibot_cli.visualize.patterns.tiles import Pictures, outlined_tile
 from ibot_cli.visualize.report.samples.choice import some_images
-from ibot_cli.visualize.report.samples.options import SampleOptions, StageProgress
+from ibot_cli.visualize.report.samples.options import StageProgress
 from ibot_cli.visualize.report.samples.subject import Subject
 from ibot_cli.visualize.sheets import picture_sheet
 
 _SIDE, _COLUMNS = 72, 6
+_LARGE_GRID = 8  # patches per side; on smaller ones a wide window is mostly outside of the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def pattern_values(subject: Subject, progress: StageProgress | None = None) -> M
             "The pre-training run still has them.",
         )
     source = some_images(subject.source, options.most_images, options.seed)
-    found = find_patterns(subject.loaded, source, _asked(options), progress=progress)
+    found = find_patterns(subject.loaded, source, _asked(subject), progress=progress)
     pictures = Pictures(source)
     sheets = [
         PatternSheet(
@@ -74,9 +75,12 @@ def pattern_values(subject: Subject, progress: StageProgress | None = None) -> M
     }
 
 
-def _asked(options: SampleOptions) -> PatternOptions:
+def _asked(subject: Subject) -> PatternOptions:
+    options, loaded = subject.options, subject.loaded
+    per_side = loaded.image_size // patch_side(loaded)
     return PatternOptions(
         top_k=options.members,
+        window=5 if per_side >= _LARGE_GRID else 3,
         num_patterns=options.patterns,
         seed=options.seed,
         precision=options.precision,
