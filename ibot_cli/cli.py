@@ -22,6 +22,7 @@ from ibot_cli.commands.retrieve import retrieve
 from ibot_cli.commands.visualize_attention import visualize_attention
 from ibot_cli.commands.visualize_correspondence import visualize_correspondence
 from ibot_cli.commands.visualize_patterns import visualize_patterns
+from ibot_cli.commands.visualize_views import visualize_views
 from ibot_cli.errors import IBotError
 
 INTERRUPTED = 130
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "report": report,
     "visualize-attention": visualize_attention,
     "visualize-correspondence": visualize_correspondence,
+    "visualize-views": visualize_views,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -107,6 +109,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot visualize-correspondence runs/photos one.jpg two.jpg --size 448 --out matches.png",
         "ibot visualize-correspondence runs/photos one.jpg --pairs 32",
         "ibot visualize-correspondence timm:vit_small_patch16_224.dino photos/ --images 200 --json",
+    ),
+    "visualize-views": (
+        "ibot visualize-views photos/ --preset ibot_vitb16",
+        "ibot visualize-views photos/ --set views.num_local=6 --set mask.ratio=0.5 --num 8 --out views.png",
+        "ibot visualize-views photos/ --config runs/photos/config.yaml --epoch 12 --json",
     ),
     "visualize-patterns": (
         "ibot visualize-patterns runs/photos photos/",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from ibot_cli.visualize.lettering import cut, drawable, line_height, wrapped
+from ibot_cli.visualize.scaling import scaled
 from ibot_cli.visualize.sheets import HAIRLINE, INK, PAPER, SOFT_INK
 
 _HEIGHT, _WIDEST = 400, 640
@@ -15,7 +16,6 @@ _MARGIN, _GAP = 20, 28
 _SMOOTH = 3  # lines are drawn this much larger, then made smaller
 _DASH, _SPACE = 9.0, 6.0
 _CASING = (20, 20, 22, 190)
-_SHARP = 2  # a picture that is enlarged by more keeps its pixels
 
 Point = tuple[float, float]
 
@@ -114,8 +114,7 @@ def _fitted(image: Image.Image, height: int) -> Image.Image:
     """The picture at that height, or less if it is wide; small ones are enlarged without blur."""
     factor = min(height / image.height, _WIDEST / image.width)
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    sharp = factor > _SHARP
-    return image.convert("RGB").resize(size, Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS)
+    return scaled(image, size)
 
 
 def _placed(share: Point, corner: tuple[int, int], image: Image.Image) -> Point:

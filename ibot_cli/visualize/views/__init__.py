@@ -1,0 +1,1 @@
+"""What training sees: the views and masks of a recipe."""
