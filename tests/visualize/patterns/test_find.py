@@ -252,6 +252,21 @@ def test_scores_that_are_not_finite() -> None:
         find(THREE, weights=weights)
 
 
+def test_tokens_that_are_no_grid_of_patches() -> None:
+    weights = coloured_weights()
+    weights.backbone.stride = 16
+    with pytest.raises(WeightsError, match="The network gives 16 patch tokens of an image, not 2 x 2") as error:
+        find(THREE, weights=weights)
+    assert "--kind cls" in str(error.value.hint)
+    assert find(THREE, weights=weights, kind="cls").num_patches == 3
+
+
+def test_bf16_rounds_the_network_and_not_the_scores() -> None:
+    exact, rounded = find(THREE), find(THREE, precision="bf16")
+    assert [places(pattern) for pattern in rounded.patterns] == [places(pattern) for pattern in exact.patterns]
+    assert rounded.patterns[1].members[0].score == pytest.approx(1, abs=1e-6)
+
+
 def test_class_tokens_group_whole_images() -> None:
     source = Paintings(
         [
