@@ -54,28 +54,34 @@ RECTANGLES = (
     Rectangle("china/sky", "train", 0, 0, 94, 76, 6),
     Rectangle("china/sky", "train", 420, 0, 640, 132, 12),
     Rectangle("china/sky", "test", 330, 0, 420, 132, 9),
-    Rectangle("china/lake", "train", 354, 222, 452, 300, 3),
+    Rectangle("china/horizon", "train", 330, 168, 454, 222, 2),  # haze above, the far shore below
+    Rectangle("china/horizon", "test", 454, 168, 548, 222, 3),
+    Rectangle("china/lake", "train", 354, 222, 452, 296, 3),
     Rectangle("china/lake", "test", 454, 222, 546, 276, 3),
     Rectangle("china/roof", "train", 142, 70, 286, 122, 3),  # top storey
     Rectangle("china/roof", "train", 66, 236, 176, 286, 2),  # third storey, left wing
     Rectangle("china/roof", "train", 208, 350, 308, 398, 2),  # lowest storey
-    Rectangle("china/roof", "test", 176, 238, 304, 286, 2),  # third storey, front
+    Rectangle("china/roof", "test", 176, 236, 304, 287, 3),  # third storey, front
     Rectangle("china/facade", "train", 100, 184, 220, 236, 4),  # upper gallery, left
     Rectangle("china/facade", "train", 82, 287, 342, 339, 4),  # lower gallery
-    Rectangle("china/facade", "test", 220, 186, 318, 236, 2),  # upper gallery, right
-    Rectangle("china/bushes", "train", 380, 352, 548, 427, 7),
-    Rectangle("china/bushes", "train", 0, 340, 122, 427, 7),
-    Rectangle("china/bushes", "test", 122, 352, 204, 427, 5),
-    Rectangle("china/pine", "train", 560, 160, 640, 270, 4),  # the tree on the right, upper part
-    Rectangle("china/pine", "test", 560, 270, 640, 350, 5),  # its middle
-    Rectangle("flower/petals", "train", 180, 162, 252, 284, 6),  # left of the heart
-    Rectangle("flower/petals", "train", 232, 102, 384, 160, 6),  # above it
-    Rectangle("flower/petals", "train", 222, 284, 390, 348, 6),  # below it
-    Rectangle("flower/petals", "test", 360, 166, 434, 282, 7),  # right of it
-    Rectangle("flower/heart", "train", 254, 164, 356, 222, 2),  # upper half
-    Rectangle("flower/heart", "test", 254, 222, 356, 284, 4),  # lower half
+    Rectangle("china/facade", "test", 220, 185, 318, 236, 3),  # upper gallery, right
+    Rectangle("china/trees", "train", 380, 352, 548, 427, 9),  # middle
+    Rectangle("china/trees", "train", 0, 340, 122, 427, 9),  # left
+    Rectangle("china/trees", "train", 560, 160, 640, 270, 9),  # right, upper part
+    Rectangle("china/trees", "test", 122, 352, 204, 427, 7),  # below the pagoda
+    Rectangle("china/trees", "test", 560, 270, 640, 350, 7),  # right, lower part
+    Rectangle("flower/heart", "train", 254, 166, 358, 220, 2),  # upper half
+    Rectangle("flower/heart", "test", 254, 220, 358, 272, 3),  # lower half
+    Rectangle("flower/petals", "train", 202, 164, 252, 282, 3),  # left of the heart
+    Rectangle("flower/petals", "train", 226, 113, 384, 164, 3),  # above it
+    Rectangle("flower/petals", "train", 252, 272, 390, 323, 3),  # below it
+    Rectangle("flower/petals", "test", 358, 166, 409, 272, 3),  # right of it
+    Rectangle("flower/rim", "train", 150, 150, 201, 290, 3),  # left
+    Rectangle("flower/rim", "train", 236, 62, 380, 113, 3),  # top
+    Rectangle("flower/rim", "train", 236, 323, 380, 374, 5),  # bottom
+    Rectangle("flower/rim", "test", 409, 160, 460, 280, 3),  # right
     Rectangle("flower/leaf", "train", 0, 84, 130, 270, 9),
-    Rectangle("flower/leaf", "test", 490, 100, 590, 200, 8),  # another leaf
+    Rectangle("flower/leaf", "test", 490, 100, 590, 200, 9),  # another leaf
 )
 
 
