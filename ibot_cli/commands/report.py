@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ibot_cli import console
+from ibot_cli.errors import UsageError
 from ibot_cli.options import Device, Json, NoCache, Seed, Which, Workers
 
 
@@ -39,6 +40,8 @@ def report(
     sample images, the data, the settings that differ from the preset, and the commands that repeat it all. Nothing of
     the run is changed.
     """
+    if no_samples and data is not None:
+        raise UsageError("--no-samples shows no images, so --data has no use.", "Leave one of them out.")
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.progress import stage_bars
     from ibot_cli.runs.directory import RunDirectory

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ibot_cli import __version__
 from ibot_cli.errors import RunError, UsageError
@@ -35,6 +36,14 @@ def render_page(template: str, **values: object) -> str:
     """
     text = _environment().get_template(template).render(version=__version__, **values)
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def spans(text: str) -> Markup:
+    """The text, escaped, with what stands between `backticks` as code; the filter `spans` of the templates."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if at % 2 else escape(p) for at, p in enumerate(parts))
 
 
 def check_page_path(path: Path) -> None:
@@ -81,5 +90,6 @@ def _environment() -> Environment:
         "number": numbers.number,
         "percent": numbers.percent,
         "megabytes": numbers.megabytes,
+        "spans": spans,
     }
     return environment

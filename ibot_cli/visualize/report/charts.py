@@ -46,6 +46,7 @@ class LineChart:
         show: How a value is written.
         bounds: Least extent of the vertical axis; values beyond it extend it.
         limits: Heights to mark, with what they are.
+        span: Least extent, so that a flat line is not blown up to noise.
         logarithmic: Whether values spread over powers of ten.
     """
 
@@ -55,6 +56,7 @@ class LineChart:
     show: Callable[[float], str]
     bounds: tuple[float | None, float | None] = (None, None)
     limits: Sequence[tuple[float, str]] = ()
+    span: float = 0.0
     logarithmic: bool = False
 
 
@@ -158,7 +160,9 @@ def _axes(chart: LineChart, curves: Sequence[Curve], lines: Sequence[Series]) ->
         powers = [10.0**power for power in range(first, max(end, first + 1) + 1)]
         return _Axes(last, powers[0], powers[-1], True), powers
     bounds = [value for value in chart.bounds if value is not None]
-    marks = ticks(min([low, *bounds]), max([high, *bounds]), 4)
+    low, high = min([low, *bounds]), max([high, *bounds])
+    missing = max(chart.span - (high - low), 0.0)
+    marks = ticks(low - missing / 2, high + missing / 2, 4)
     return _Axes(last, marks[0], marks[-1], False), marks
 
 

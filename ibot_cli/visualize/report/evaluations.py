@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.compare import compare
@@ -35,27 +37,34 @@ class Evaluated:
     Attributes:
         columns: One per measure, data and settings; each has a single cell.
         notes: What the reader should know.
+        data: What the run was trained on.
     """
 
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
+    data: str
 
     def find(self, *measures: str) -> tuple[Column, Cell] | None:
-        """The newest figure of the first of these measures that was taken."""
+        """The first of these measures that was taken: on the run's own images if it was, and the newest of those."""
         for measure in measures:
             found = [(c, cell) for c in self.columns if c.measure == measure for cell in c.cells if cell is not None]
             if found:
-                return max(found, key=lambda pair: pair[1].time)
+                return max(found, key=lambda pair: (self._own(pair[0]), pair[1].time))
         return None
+
+    def _own(self, column: Column) -> bool:
+        """Whether it was measured on the run's images; a path may have been given in another way."""
+        return Path(column.data).name == Path(self.data).name
 
 
 def evaluated(run: RunRecord) -> Evaluated:
     """What `ibot compare RUN` tells; damaged records are a note."""
+    data = str(run.data.get("data", ""))
     try:
         found = compare([run.path], allow_empty=True)
     except RunError as error:
-        return Evaluated((), (error.message,))
-    return Evaluated(found.columns, found.notes)
+        return Evaluated((), (error.message,), data)
+    return Evaluated(found.columns, found.notes, data)
 
 
 def standing(cell: Cell) -> Standing:
@@ -87,7 +96,7 @@ def evaluations_section(run: RunRecord, found: Evaluated) -> Section:
             "weights": list(dict.fromkeys(cell.weights for _, cell in cells)),
             "notes": found.notes,
             "details": [_details(column, cell) for column, cell in cells],
-            "example": f"ibot knn-eval {run.path} {run.data.get('data', 'DATA')}",
+            "example": shlex.join(["ibot", "knn-eval", str(run.path), found.data or "DATA"]),
             "hardest": _hardest(run),
         },
     )

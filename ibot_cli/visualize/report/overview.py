@@ -41,7 +41,8 @@ def lead(run: RunRecord) -> str:
     """What the run is, in a sentence."""
     images = run.data.get("name") or run.data.get("data") or "unknown images"
     if run.task == "finetune":
-        start = (run.data.get("origin") or {}).get("description", "unknown weights")
+        start = str((run.data.get("origin") or {}).get("description", "unknown weights"))
+        start = f"the {start}" if start.startswith(("teacher", "student")) else start
         begun = "random weights" if _from_scratch(run) else start
         return f"Fine-tuning of {begun} on {images}."
     if not isinstance(run.config, Config):

@@ -11,7 +11,7 @@ from ibot_cli.config import presets
 from ibot_cli.config.load import flatten, from_mapping, resolve
 from ibot_cli.config.schema import Config
 from ibot_cli.errors import ConfigError
-from ibot_cli.train.choices import automatic_choices
+from ibot_cli.train.choices import SMALL_SET, automatic_choices
 from ibot_cli.train.finetune.request import DEMO_DATA, DEMO_PRESET, SMALL_PRESET
 from ibot_cli.train.request import METHOD_PRESET, Request
 from ibot_cli.visualize.report.command_line import CommandLine, began
@@ -90,7 +90,9 @@ def _preset(run: RunRecord, line: CommandLine | None) -> tuple[str | None, str]:
     if run.task == "finetune":
         if data == DEMO_DATA:
             return DEMO_PRESET, "made for these images"
-        return SMALL_PRESET, "what `ibot finetune` takes for small sets"
+        if (run.data.get("num_images") or 0) < SMALL_SET:
+            return SMALL_PRESET, "what `ibot finetune` takes for small sets"
+        return None, "No preset was named, and which one a large set gets depends on the network."
     own = Request(data=data).recipe()
     return (own, "made for these images") if own else (METHOD_PRESET, "what `ibot pretrain` begins with")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from ibot_cli.train.loop import resume_command
 from ibot_cli.visualize.report.command_line import again, began, evaluations
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
@@ -24,7 +25,7 @@ def reproduce_section(run: RunRecord) -> Section:
             else "",
             "began": "" if line is None else line.text,
             "again": again(run),
-            "resume": "" if run.finished else shlex.join(["ibot", run.task, "--out", str(run.path), "--resume"]),
+            "resume": "" if run.finished else resume_command(run.path, run.task),
             "evaluations": evaluations(run),
             "seed": None if run.config is None else run.config.train.seed,
             "device": None if run.config is None else run.config.runtime.device,

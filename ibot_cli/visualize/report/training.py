@@ -71,7 +71,13 @@ def _finetune_groups(run: RunRecord) -> Iterator[Group]:
     yield Group(
         "Accuracy and loss",
         [
-            LineChart(title="Top-1 accuracy", about="Right answers of the classifier.", curves=accuracy, show=percent),
+            LineChart(
+                title="Top-1 accuracy",
+                about="Right answers of the classifier.",
+                curves=accuracy,
+                show=percent,
+                span=0.1,
+            ),
             LineChart(
                 title="Loss per epoch",
                 about="The training loss has augmentation and label smoothing in it, the others have not. A test loss "
@@ -154,6 +160,7 @@ def _quality(run: RunRecord) -> list[LineChart]:
             "network saw them, but never their labels.",
             curves=[_epochs(run, "knn_accuracy", "k-NN top-1")],
             show=percent,
+            span=0.1,
         ),
         LineChart(
             title="Prototypes and classes",

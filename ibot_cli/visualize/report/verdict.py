@@ -10,13 +10,15 @@ from typing import Literal
 from ibot_cli.config.schema import Config
 from ibot_cli.progress import counted
 from ibot_cli.train.health import PATIENCE_EPOCHS, SlotHealth, verdict
+from ibot_cli.train.loop import resume_command
 from ibot_cli.visualize.report.evaluations import Evaluated, standing
 from ibot_cli.visualize.report.record import RunRecord
 
 Tone = Literal["good", "warn", "bad", ""]
 LARGE_WAIT = 0.2
 MANY_SKIPPED = 0.01
-_SLOTS = ("cls", "patch")
+ALMOST_UNIFORM = 0.95
+_SLOTS = {"cls": "class-token", "patch": "patch"}
 _MAIN = ("k-NN top-1", "linear probe top-1", "logistic regression top-1", "fine-tuned top-1")
 
 
@@ -61,6 +63,8 @@ def health(run: RunRecord) -> tuple[str, Tone]:
         return "Unstable", "bad"
     if not run.metrics.epochs:
         return "Not known yet", ""
+    if run.task == "pretrain" and _almost_uniform(run):
+        return "Almost uniform", "warn"
     if run.metrics.skipped or (run.task == "pretrain" and collapses(run)):
         return "With incidents", "warn"
     return "Healthy", "good"
@@ -110,22 +114,30 @@ def _targets(run: RunRecord) -> Iterator[Finding]:
             yield Finding("warn", f"In {span} the run looked collapsed, and recovered. {each.text}")
         else:
             yield Finding("bad", f"Since epoch {each.first:,}: {each.text}")
-    if not episodes and (told := _healthy_targets(run)):
-        yield Finding("good", told)
+    if not episodes and (told := _last_targets(run)):
+        if names := _almost_uniform(run):
+            advice = "Early in a run that is usual; later, lower the teacher's temperature for them."
+            yield Finding("warn", f"{told} The {' and '.join(names)} targets are almost uniform. {advice}")
+        else:
+            yield Finding("good", f"No collapse. {told}")
 
 
-def _healthy_targets(run: RunRecord) -> str | None:
+def _almost_uniform(run: RunRecord) -> list[str]:
+    """The targets that carry next to nothing in the last epoch, by name."""
     last = run.metrics.epochs[-1]
-    names = {"cls": "class-token", "patch": "patch"}
+    entropies = {name: last.get(f"target_entropy/{slot}") for slot, name in _SLOTS.items()}
+    return [name for name, entropy in entropies.items() if entropy is not None and entropy > ALMOST_UNIFORM]
+
+
+def _last_targets(run: RunRecord) -> str | None:
+    last = run.metrics.epochs[-1]
     parts = [
-        f"{name} targets carry {last[f'target_entropy/{slot}']:.0%} of the largest possible entropy and use "
+        f"{name} targets carry {last[f'target_entropy/{slot}']:.1%} of the largest possible entropy and use "
         f"{last[f'used_prototypes/{slot}']:,} prototypes"
-        for slot, name in names.items()
+        for slot, name in _SLOTS.items()
         if last.get(f"target_entropy/{slot}") is not None and last.get(f"used_prototypes/{slot}") is not None
     ]
-    if not parts:
-        return None
-    return f"No collapse: in the last epoch the teacher's {', its '.join(parts)}."
+    return f"In the last epoch the teacher's {', its '.join(parts)}." if parts else None
 
 
 def _progress(run: RunRecord) -> Iterator[Finding]:
@@ -134,7 +146,7 @@ def _progress(run: RunRecord) -> Iterator[Finding]:
         yield Finding("good", f"All {counted(planned or 0, 'epoch')} that were planned are complete.")
         return
     of = "" if planned is None else f" of {planned:,}"
-    resume = f"`ibot {run.task} --out {run.path} --resume`"
+    resume = f"`{resume_command(run.path, run.task)}`"
     saved = f"Go on with {resume}." if run.checkpoints else f"There is no checkpoint yet; {resume} begins again."
     yield Finding("warn", f"The run is not complete: {counted(run.epochs_done, 'epoch')}{of} done. {saved}")
 

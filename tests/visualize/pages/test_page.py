@@ -6,6 +6,7 @@ import pytest
 from ibot_cli.errors import RunError, UsageError
 from ibot_cli.visualize.pages import check_page_path, page, render_page, write_page
 from ibot_cli.visualize.pages.numbers import count, megabytes, number, percent
+from ibot_cli.visualize.pages.page import spans
 from tests.visualize.pages.document import check_page
 
 HOSTILE = "<script>alert('x')</script>\" onload=\"alert(1)"
@@ -83,3 +84,8 @@ def test_numbers_as_people_read_them() -> None:
         "0.123", "12.0", "2.00e-05", "0.000", "–",
     )  # fmt: skip
     assert (percent(0.1234), percent(None), megabytes(1_250_000)) == ("12.3%", "–", "1.2 MB")
+
+
+def test_backticks_mark_code() -> None:
+    assert spans("run `ibot <x>` & look") == "run <code>ibot &lt;x&gt;</code> &amp; look"
+    assert spans("one ` alone <b>") == "one ` alone &lt;b&gt;"
