@@ -101,6 +101,7 @@ def attention_values(subject: Subject, progress: StageProgress | None = None) ->
         "why_not": None if of_class_token else _why_not(loaded),
         "explained": sum(colours.explained),
         "part": subject.part,
+        "num_source": len(subject.source),
         "command": shlex.join(["ibot", "visualize-attention", str(subject.run), subject.data]),
         "notes": left_out(bad),
     }

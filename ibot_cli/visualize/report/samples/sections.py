@@ -66,6 +66,11 @@ def sample_sections(
         if options.data is not None and isinstance(error, DataError):
             raise
         return [_section(kind, _problem(error)) for kind in KINDS]
+    return sections_of(subject, progress)
+
+
+def sections_of(subject: Subject, progress: StageProgress | None = None) -> list[Section]:
+    """As `sample_sections`, of a network and images that are open."""
     return [_section(kind, _values(kind, subject, progress)) for kind in KINDS]
 
 

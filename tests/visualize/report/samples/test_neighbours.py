@@ -57,7 +57,10 @@ def test_marks_and_filters_say_what_is_wrong() -> None:
     assert "✗ voted red" in found[0][1] and "✓ vote right" in found[1][1]
     assert [option["value"] for option in Document(page).all("option")] == ["", "0", "1"]
     buttons = [button for button in Document(page).all("button") if "data-show" in button]
-    assert [(button["data-show"], button["aria-pressed"]) for button in buttons] == [("all", "true"), ("wrong", "false")]
+    assert [(button["data-show"], button["aria-pressed"]) for button in buttons] == [
+        ("all", "true"),
+        ("wrong", "false"),
+    ]
     text = " ".join(Document(page).text().split())
     assert "Of 3 test images, 1 gets a wrong class." in text
     assert "1 of the 3 below were chosen among the wrong ones on purpose" in text
