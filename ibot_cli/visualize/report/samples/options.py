@@ -43,8 +43,8 @@ class SampleOptions:
     seed: int = 0
     queries: int = 24
     neighbours: int = 8
-    most_gallery: int = 5_000
-    most_queries: int = 1_000
+    most_gallery: int = 3_000
+    most_queries: int = 600
     patterns: int = 8
     members: int = 12
     most_images: int = 2_000

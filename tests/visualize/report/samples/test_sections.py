@@ -15,6 +15,7 @@ from PIL import Image
 
 from ibot_cli.core.heads import Head
 from ibot_cli.errors import DataError
+from ibot_cli.evaluate.knn.protocol import evaluate_knn
 from ibot_cli.evaluate.retrieval.gallery import open_gallery
 from ibot_cli.visualize.pages import render_page
 from ibot_cli.visualize.report.samples import subject
@@ -22,6 +23,7 @@ from ibot_cli.visualize.report.samples.options import SampleOptions
 from ibot_cli.visualize.report.samples.sections import sample_sections, sections_of
 from ibot_cli.visualize.report.samples.subject import Subject
 from ibot_cli.visualize.report.section import Section
+from ibot_cli.weights.load import load_weights
 from tests.train.runs import pretrain
 from tests.visualize.networks import loaded_network
 from tests.visualize.pages.document import Document, check_page
@@ -229,3 +231,9 @@ def test_a_swin_shows_the_centre_patch_and_folds_its_many_heads(data: Path) -> N
     text = words(sections)
     assert [section.values["problem"] for section in sections] == [None, None, None]
     assert "This network (Swin) has no class token" in text and "18 more heads" in text
+
+
+def test_as_many_are_wrong_as_the_evaluation_says(run: Path, data: Path) -> None:
+    (neighbours,) = [section for section in sample_sections(run) if section.id == "neighbours"]
+    measured = evaluate_knn(load_weights(str(run)), str(data), ks=(20,), baselines=False, cache=False)
+    assert neighbours.values["num_wrong"] == int((~measured.correct).sum())
