@@ -93,4 +93,5 @@ def visualize_attention(
         console.warn(text)
     if json:
         console.emit_json(found)
-    console.note(f"{len(found.files)} figures are in {folder}.")
+    count = len(found.files)
+    console.note(f"{count} figure{'s are' if count > 1 else ' is'} in {folder}.")

@@ -156,3 +156,19 @@ def test_a_title_for_each_row() -> None:
     assert above[:, 1].min() >= left - 2
     with pytest.raises(ValueError, match="1 row titles for 2 rows"):
         picture_sheet([white] * 4, columns=2, row_titles=["one"])
+
+
+@pytest.mark.parametrize(("width", "height", "factor"), [(12, 8, 8), (24, 8, 4), (12, 16, 4)])
+def test_places_that_are_no_squares(width: int, height: int, factor: int) -> None:
+    image = noise(width, height)
+    sheet = picture_sheet([image, image], side=96, height=64, columns=1)
+    expected = np.full((64, 96, 3), ImageColor.getrgb(MAT), dtype=np.uint8)
+    left, top = (96 - factor * width) // 2, (64 - factor * height) // 2
+    large = np.asarray(image).repeat(factor, axis=0).repeat(factor, axis=1)[..., None]
+    expected[top : top + large.shape[0], left : left + large.shape[1]] = large
+    margin = 96 // 6
+    assert sheet.width == 96 + 2 * margin
+    assert (levels(sheet)[margin : margin + 64, margin : margin + 96] == expected).all()
+    below = margin + 64 + max(6, 96 // 12)
+    assert (levels(sheet)[below : below + 64, margin : margin + 96] == expected).all()
+    assert sheet.height == below + 64 + margin

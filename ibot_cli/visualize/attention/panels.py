@@ -93,10 +93,9 @@ def enlarged(whole: WholeImage, step: int) -> Image.Image:
 
 
 def _overlay(dark: Floats, values: Floats, colours: Floats, step: int) -> Image.Image:
-    """Strength is the root of the largest value, stretched over what there is in this image; see `_of_high`."""
+    """A patch is as strong as its largest value; see `_of_high`."""
     strongest, winner = values.max(axis=0), values.argmax(axis=0)
-    low = float(strongest.min())
-    strength = np.sqrt(_of_high(strongest - low))
+    strength = _of_high(strongest)
     return _picture(_blend(dark, _squares(colours[winner], step), _squares(strength[..., None], step)))
 
 
