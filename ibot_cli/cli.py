@@ -112,7 +112,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "visualize-views": (
         "ibot visualize-views photos/ --preset ibot_vitb16",
-        "ibot visualize-views photos/ --set views.num_local=6 --set mask.ratio=0.5 --num 8 --out views.png",
+        "ibot visualize-views photos/ --set views.num_local=6 --set mask.kind=random --num 8 --out views.png",
         "ibot visualize-views photos/ --config runs/photos/config.yaml --epoch 12 --json",
     ),
     "visualize-patterns": (

@@ -21,6 +21,7 @@ from ibot_cli.visualize.correspondence.geometry import steps_apart
 from ibot_cli.visualize.correspondence.matching import Nearest, nearest_patches, patch_features
 from ibot_cli.visualize.correspondence.pairs import ViewPair, draw_pair, pair_recipe
 from ibot_cli.visualize.correspondence.result import Correspondence, Match, PairMatches, mutual_matches
+from ibot_cli.visualize.correspondence.subject import spread_index
 from ibot_cli.visualize.whole_image import checked_size, patch_stride
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -39,7 +40,7 @@ class ViewOptions:
         scale: Range of a crop's area, as a share of the image.
         seed: Of everything random.
         baselines: Whether to measure random weights too.
-        shown: Images whose first pair is drawn and listed with its matches.
+        shown: Images, spread over all, whose first pair is drawn and listed with its matches.
         device: Where to compute.
         precision: `fp32` or `bf16`.
     """
@@ -128,18 +129,19 @@ def _pairs(
     options: ViewOptions,
     bad: dict[str, str],
 ) -> Iterator[_Drawn]:
-    """The pairs of all readable images; the others are added to `bad`."""
-    readable = 0
-    for place in chosen.tolist():
+    """The pairs of all readable images; the others are added to `bad`, and the next one is shown in their place."""
+    rows, due = set(spread_index(len(chosen), options.shown).tolist()), 0
+    for rank, place in enumerate(chosen.tolist()):
+        due += rank in rows
         try:
             image = source.read(place)
         except UnreadableImage as error:
             bad[error.path] = error.reason
             continue
-        readable += 1
+        shown, due = due > 0, max(0, due - 1)
         for number in range(options.pairs):
             pair = draw_pair(image, recipe, grid, seed=options.seed, place=place, number=number)
-            yield _Drawn(index=place, number=number, pair=pair, shown=number == 0 and readable <= options.shown)
+            yield _Drawn(index=place, number=number, pair=pair, shown=shown and number == 0)
 
 
 def _batches(pairs: Iterator[_Drawn]) -> Iterator[list[_Drawn]]:

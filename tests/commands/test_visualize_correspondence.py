@@ -1,0 +1,93 @@
+"""`ibot visualize-correspondence` as people type it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ibot_cli import cli
+from ibot_cli.core.backbone import build_backbone
+from tests.evaluate.images import write_folder
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = build_backbone(arch="vit_tiny", image_size=16, channels=3, patch_size=4, width=16, depth=2, heads=2)
+    torch.save(backbone.state_dict(), tmp_path / "weights.pth")
+    write_folder(tmp_path / "images", {"a": 3, "b": 4})
+    Image.effect_noise((50, 30), 80).save(tmp_path / "one.png")
+    Image.effect_noise((40, 40), 80).convert("RGB").save(tmp_path / "two.jpg")
+    return tmp_path
+
+
+@pytest.fixture
+def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    def run(*args: str) -> tuple[int, str, str]:
+        arguments = ["ibot", "visualize-correspondence", "weights.pth", *args, "--heads", "2", "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_two_images(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = ibot("one.png", "two.jpg", "--size", "32", "--json", "--out", "both.png")
+    assert code == 0 and err.splitlines()[-1] == "The picture is both.png."
+    assert err.startswith("Of 8 x 13 and 8 x 8 patches, ")
+    found = json.loads(out)
+    assert found["images"] == ["one.png", "two.jpg"] and found["sizes"] == [[50, 30], [40, 40]]
+    assert set(found["matches"][0]) == {"cosine", "first", "second", "first_point", "second_point", "steps"}
+    assert all(0 < m["first_point"][0] < 50 and 0 < m["second_point"][1] < 40 for m in found["matches"])
+    assert Image.open(place / "both.png").width > 800
+
+
+def test_one_image(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = ibot("one.png", "--pairs", "6", "--json")
+    assert code == 0 and "random weights (mean of 3)" in err and "same place" in err and "chance" in err
+    assert "6 pairs of views of 1 image; views of 16 pixels, 4 x 4 patches, 40% to 100% of the image" in err
+    found = json.loads(out)
+    assert (found["num_images"], found["num_pairs"], len(found["pairs"]), len(found["random"])) == (1, 6, 6, 3)
+    assert found["chance"]["accuracy"] == 1 / 16 and found["trained"]["interval"] is not None
+    assert [pair["matches"] is not None for pair in found["pairs"]] == [True] + [False] * 5
+    assert (place / "correspondence.png").is_file()
+    again = json.loads(ibot("one.png", "--pairs", "6", "--json")[1])
+    assert again == found and json.loads(ibot("one.png", "--pairs", "6", "--json", "--seed", "1")[1]) != found
+
+
+def test_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+    (place / "images" / "a" / "0.png").write_bytes(b"")
+    code, out, err = ibot("images", "--images", "5", "--rows", "2", "--json", "--no-baselines")
+    assert code == 0 and "could not be read and was left out: the file is empty." in err
+    found = json.loads(out)
+    assert (found["num_images"], found["num_pairs"], found["random"]) == (4, 2, [])
+    assert sum(pair["matches"] is not None for pair in found["pairs"]) == 2
+    assert "random weights" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["one.png", "--out", "found.jpg"], 2, "--out found.jpg does not end in .png."),
+        (["one.png", "images"], 2, "images is not an image file."),
+        (["absent.png"], 1, "absent.png: cannot be read (No such file or directory)."),
+        (["absent"], 1, "There is no folder or file absent."),
+        (["one.png", "--size", "3"], 2, "--size 3 is less than one patch of weights.pth, which is 4 pixels."),
+        (["one.png", "--precision", "fp8"], 2, "There is no precision 'fp8'."),
+    ],
+)
+def test_errors(ibot, args: list[str], code: int, message: str) -> None:  # type: ignore[no-untyped-def]
+    found, out, err = ibot(*args)
+    assert (found, out) == (code, "") and err.startswith(f"error: {message}")
+    assert "hint: " in err and not Path("correspondence.png").exists()
