@@ -5,6 +5,7 @@ import pytest
 
 from ibot_cli.data.transform import ViewRecipe
 from ibot_cli.visualize.correspondence import views
+from ibot_cli.visualize.correspondence.pairs import pair_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -14,5 +15,4 @@ def _plain_views(monkeypatch: pytest.MonkeyPatch) -> None:
     def plain(*args: Any) -> ViewRecipe:
         return dataclasses.replace(pair_recipe(*args), jitter_prob=0.0, gray_prob=0.0)
 
-    pair_recipe = views.pair_recipe
     monkeypatch.setattr(views, "pair_recipe", plain)

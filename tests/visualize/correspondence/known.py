@@ -31,13 +31,13 @@ class _Patches(Backbone):
         tokens = self.patches(images) * self.scale
         return [BlockTokens(tokens.mean(dim=1), tokens, tokens)]
 
-    def forward(self, *_: object) -> Tensor:  # type: ignore[override]
+    def forward(self, *_: object) -> Tensor:
         raise NotImplementedError
 
-    def intermediate(self, *_: object) -> list[Tensor]:  # type: ignore[override]
+    def intermediate(self, *_: object) -> list[Tensor]:
         raise NotImplementedError
 
-    def attention(self, *_: object) -> Tensor:  # type: ignore[override]
+    def attention(self, *_: object) -> Tensor:
         raise NotImplementedError
 
 
