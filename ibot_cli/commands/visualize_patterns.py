@@ -43,7 +43,7 @@ def visualize_patterns(
         int | None,
         typer.Option(
             metavar="N",
-            help="Patches per side that are shown around each, odd; default 5, or 3 on a small grid.",
+            help="Patches per side that are shown around each, odd; default 5, less on a tiny grid.",
             show_default=False,
         ),
     ] = None,

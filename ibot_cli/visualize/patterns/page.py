@@ -131,7 +131,7 @@ def _tile(pictures: Pictures, member: Member, side: int) -> str | None:
     image = pictures.read(member.index)
     if image is None:
         return None
-    return inline_image(cut_tile(image, member.window, member.seen, side), quality=_TILE_QUALITY)
+    return inline_image(cut_tile(image, member.window, member.seen, side, clear=True), quality=_TILE_QUALITY)
 
 
 def _tile_side(pictures: Pictures, members: Sequence[Member]) -> int:

@@ -22,21 +22,24 @@ def purity_rows(found: PurityComparison) -> list[Cells]:
 
 
 def purity_ratios(found: PurityComparison) -> tuple[float, float]:
-    """Trained over the mean of random weights: of the members shown, and of all patches."""
-    members, patches = (
-        fmean(getattr(each, name) for each in found.random) or float("nan") for name in ("members", "patches")
-    )
-    return found.trained.members / members, found.trained.patches / patches
+    """Trained weights over the mean of random ones: of the members shown, and of all patches."""
+    return _ratios(found.trained, found.random)
 
 
 def purity_sentence(found: PurityComparison) -> str:
     """What the numbers mean, and the ratios."""
-    members, patches = purity_ratios(found)
+    random, pixels = purity_ratios(found), _ratios(found.trained, [found.pixels])
     return (
-        f"Purity: share of the most common class, mean over the {found.trained.num_patterns} patterns shown; trained / "
-        f"random is {members:.2f} for the members shown and {patches:.2f} for all patches. Measured on "
-        f"{found.num_images:,} images. Chance: images drawn at random, and the largest class."
+        f"Share of the most common class, mean of {found.trained.num_patterns} patterns; {found.num_images:,} images. "
+        f"Trained / random weights: {random[0]:.2f} of the members shown, {random[1]:.2f} of all patches; "
+        f"trained weights / raw pixels: {pixels[0]:.2f} and {pixels[1]:.2f}. "
+        "Chance: images drawn at random, and the largest class."
     )
+
+
+def _ratios(trained: Purity, others: Sequence[Purity]) -> tuple[float, float]:
+    members, patches = (fmean(getattr(each, name) for each in others) for name in ("members", "patches"))
+    return trained.members / (members or float("nan")), trained.patches / (patches or float("nan"))
 
 
 def _cells(name: str, measured: Sequence[Purity]) -> Cells:

@@ -22,7 +22,7 @@ from ibot_cli.visualize.patterns.wording import (
 from ibot_cli.visualize.sheets import HAIRLINE, INK, PAPER, SOFT_INK, picture_sheet
 
 PER_ROW = 10
-_MARGIN, _GAP, _CAPTION, _BETWEEN, _HEAD_HEIGHT = 22, 6, 148, 44, 40
+_MARGIN, _GAP, _CAPTION, _BETWEEN, _HEAD_HEIGHT = 22, 6, 176, 44, 40
 _TITLE, _HEAD, _NAME, _TEXT = (ImageFont.load_default(size) for size in (21, 16, 14, 12))
 
 

@@ -54,7 +54,7 @@ def tile_size(window: Box, side: int) -> tuple[int, int]:
     return max(1, round(side * width / longer)), max(1, round(side * height / longer))
 
 
-def cut_tile(image: Image.Image, window: Box, seen: Box, side: int) -> Image.Image:
+def cut_tile(image: Image.Image, window: Box, seen: Box, side: int, *, clear: bool = False) -> Image.Image:
     """The window of an image, at the image's own resolution as far as `side` allows.
 
     Reduced or slightly enlarged it is smooth; enlarged by more it shows sharp pixels. What the network did not see is
@@ -65,12 +65,14 @@ def cut_tile(image: Image.Image, window: Box, seen: Box, side: int) -> Image.Ima
         window: Left, top, right, bottom in its pixels; fractions count, and it may stick out.
         seen: What the network saw, likewise.
         side: Of the longer side of the result, in pixels.
+        clear: Whether what was not seen is transparent instead.
 
     Returns:
-        Mode `RGB`.
+        Mode `RGB`, or `RGBA` where something is transparent.
     """
     size = tile_size(window, side)
-    tile = Image.new("RGB", size, MAT)
+    whole = _inside(window, seen) == window
+    tile = Image.new("RGBA", size) if clear and not whole else Image.new("RGB", size, MAT)
     part = _inside(window, (max(seen[0], 0), max(seen[1], 0), min(seen[2], image.width), min(seen[3], image.height)))
     if part is None:
         return tile

@@ -11,7 +11,7 @@ DEFAULT = 5
 
 
 def choose_window(loaded: LoadedBackbone, kind: Kind, asked: int | None = None) -> int:
-    """Side of the window in patches: as asked, else 5, or 3 where that is more than a side of the network's grid.
+    """Side of the window in patches: as asked, else 5, or less where 5 would show the whole image every time.
 
     Raises:
         UsageError: It is even or below 1, or so large that every window would show the whole image.
@@ -24,7 +24,7 @@ def choose_window(loaded: LoadedBackbone, kind: Kind, asked: int | None = None) 
         return DEFAULT if asked is None else asked
     rows = max(1, loaded.image_size // patch_side(loaded))
     if asked is None:
-        return DEFAULT if rows >= DEFAULT else min(3, 2 * rows - 1)
+        return min(DEFAULT, 2 * rows - 1)
     if asked > 2 * rows - 1:
         raise UsageError(
             f"--window {asked}: the network sees {rows} x {rows} patches, and windows of "

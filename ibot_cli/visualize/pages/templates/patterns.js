@@ -21,7 +21,7 @@
   };
   outlines?.addEventListener("click", toggle);
   const jump = document.getElementById("jump");
-  jump.addEventListener("change", () => document.getElementById(jump.value).scrollIntoView());
+  jump.addEventListener("change", () => document.getElementById(jump.value).scrollIntoView({ behavior: "instant" }));
   tools.hidden = false;
 
   const links = (list) => [...list.querySelectorAll("a")];
@@ -102,10 +102,18 @@
       `${side === "random" ? "Random weights, pattern" : "Pattern"} ${rank}, prototype ${member.prototype}: ${place} of ${siblings().length}`;
     if (!dialog.open) dialog.showModal();
   };
+  const leave = (rename = true) => {
+    if (current === null) return;
+    const link = document.getElementById(current);
+    if (rename) history.replaceState(null, "", `#${current.replace(/-\d+$/, "")}`);
+    current = null;
+    dialog.close();
+    link.focus();
+  };
   const follow = () => {
     const key = decodeURIComponent(location.hash.slice(1));
     if (members[key]) open(key);
-    else if (dialog.open) dialog.close();
+    else if (dialog.open) leave(false);
   };
   const step = (by) => {
     const all = siblings();
@@ -123,13 +131,9 @@
   dialog.addEventListener("click", (event) => {
     const arrow = event.target.closest("[data-step]");
     if (arrow) step(Number(arrow.dataset.step));
-    else if (event.target.closest("[data-close]")) dialog.close();
+    else if (event.target.closest("[data-close]")) leave();
   });
-  dialog.addEventListener("close", () => {
-    const link = document.getElementById(current);
-    history.replaceState(null, "", `#${current.replace(/-\d+$/, "")}`);
-    link.focus();
-  });
+  dialog.addEventListener("close", () => { if (!dialog.open) leave(); }); // by Escape
   addEventListener("popstate", follow);
   follow();
 
