@@ -13,6 +13,7 @@ from ibot_cli.config.load import Resolved, resolve
 
 DEMO_DATA = "builtin:digits"
 DEMO_PRESET = "digits"
+EMBEDDED_PRESETS = {DEMO_DATA: DEMO_PRESET, "builtin:photos": "photos"}
 METHOD_PRESET = "ibot_vits16"
 
 
@@ -32,7 +33,7 @@ class Request:
 
     def recipe(self) -> str | None:
         """The preset that was named or that belongs to the data, or None when one has to be chosen."""
-        return self.preset or (DEMO_PRESET if self.data in (None, DEMO_DATA) else None)
+        return self.preset or EMBEDDED_PRESETS.get(self.data or DEMO_DATA)
 
     def flags(self) -> dict[str, tuple[Any, str]]:
         """Settings that have a flag of their own."""

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ibot_cli.config import presets
@@ -10,7 +11,9 @@ from ibot_cli.config.kinds import KINDS, PRETRAIN, Kind
 from ibot_cli.config.load import flatten, resolve
 from ibot_cli.config.schema import Config
 from ibot_cli.config.settings import settings
+from ibot_cli.data.sources import BUILTINS, open_source
 from ibot_cli.errors import ConfigError
+from ibot_cli.train.request import EMBEDDED_PRESETS
 
 EXPECTED = {
     "ibot_vits16",
@@ -33,6 +36,7 @@ EXPECTED = {
     "finetune_vitb16",
     "finetune_vitl16",
     "finetune_vits16",
+    "photos",
 }
 EVERY = pytest.mark.parametrize("name", presets.names())
 
@@ -247,6 +251,18 @@ def test_the_digits_demonstration_keeps_its_promises() -> None:
     assert config.data.channels == 1
     assert config.views.global_size // config.model.patch_size >= 4
     assert config.objective.balance == "sinkhorn"
+
+
+def test_every_embedded_set_has_a_recipe_for_its_images() -> None:
+    assert set(EMBEDDED_PRESETS) == {f"builtin:{name}" for name in BUILTINS}
+    for data, name in EMBEDDED_PRESETS.items():
+        config = resolve(preset=name, file=None, sets=()).config
+        source = open_source(data, channels=config.data.channels)
+        levels = np.stack([np.asarray(source.read(index)) for index in range(0, len(source), 7)]) / 255
+        levels = levels.reshape(-1, config.data.channels)
+        np.testing.assert_allclose(config.data.mean, levels.mean(0), atol=0.02)
+        np.testing.assert_allclose(config.data.std, levels.std(0), atol=0.02)
+        assert config.objective.balance == "sinkhorn"
 
 
 def test_digits_are_not_mirrored_while_fine_tuning_either() -> None:

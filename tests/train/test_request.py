@@ -15,6 +15,7 @@ from ibot_cli.train.request import Request
     [
         (Request(), "digits"),
         (Request(data="builtin:digits"), "digits"),
+        (Request(data="builtin:photos"), "photos"),
         (Request(data="photos"), None),
         (Request(data="photos", preset="dino_vits16"), "dino_vits16"),
         (Request(preset="ibot_vits16"), "ibot_vits16"),
