@@ -43,9 +43,9 @@ class SampleOptions:
     seed: int = 0
     queries: int = 24
     neighbours: int = 8
-    most_gallery: int = 3_000
-    most_queries: int = 600
+    most_gallery: int = 2_000
+    most_queries: int = 500
     patterns: int = 8
     members: int = 12
-    most_images: int = 2_000
+    most_images: int = 1_000
     attention: int = 6
