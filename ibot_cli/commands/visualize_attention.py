@@ -66,8 +66,7 @@ def visualize_attention(
 ) -> None:
     """Draw what the last block attends to: the image, all heads in colours, and each head.
 
-    Images may have any size and shape. A network without class token, such as Swin, shows what patches attend to, with
-    --at.
+    Images may have any size and shape. Without a class token, as in Swin, say with --at whose attention to draw.
     """
     from ibot_cli.progress import stage_bars
     from ibot_cli.train.machine import choose_device

@@ -86,4 +86,4 @@ def _of_image(whole: WholeImage) -> str:
 
 def _of_head(found: HeadFigures, mass: float) -> str:
     share = f"{found.share_for_mass:.0%}" if found.share_for_mass >= 0.005 else "<1%"
-    return f"head {found.head}\n{mass:.0%} on {share} of area"
+    return f"head {found.head}\n{mass:.0%} in {share} of area"

@@ -66,6 +66,12 @@ def test_what_is_written(place: Path) -> None:
     assert stored["pca"]["file"] == "pca.png" and 0.1 < sum(stored["pca"]["explained"]) <= 1
 
 
+def test_an_image_may_be_called_as_the_sheet_of_features(place: Path) -> None:
+    spotted([]).save("pca.png")
+    found = draw_attention(Path("out"), loaded_network(), ["pca.png"], AttentionOptions(pca=True))
+    assert found.files == ["pca-2.png", "pca.png"] and len(content(place / "out")) == 3
+
+
 def test_the_same_call_gives_the_same_bytes(place: Path) -> None:
     for out in ("a", "b"):
         options = AttentionOptions(pca=True, num=2, threshold=0.5)

@@ -36,6 +36,10 @@ def test_every_map_by_itself() -> None:
     assert not mass_mask(maps, 1.0)[0, 0, 1]
 
 
+def test_of_many_equal_patches_the_first_are_taken() -> None:
+    assert mass_mask(torch.full((1, 40, 50), 0.1), 0.25).flatten().nonzero().flatten().tolist() == list(range(500))
+
+
 def test_figures() -> None:
     even, single, part = head_figures(torch.stack([torch.full((2, 4), 0.1), one_hot(), torch.zeros(2, 4)]), 0.6)
     assert (even.head, single.head, part.head) == (1, 2, 3)

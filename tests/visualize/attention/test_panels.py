@@ -203,17 +203,17 @@ def test_captions_are_what_was_measured(asked: dict[str, object]) -> None:
     assert asked["captions"] == [
         "24 x 16 pixels\n6 x 4 patches",
         "all heads\nstrongest wins",
-        "head 1\n60% on 4% of area",
-        "head 2\n60% on 62% of area",
+        "head 1\n60% in 4% of area",
+        "head 2\n60% in 62% of area",
     ]
     assert asked["title"] == "a title"
     attention_figure(whole, maps, threshold=0.25)
-    assert str(asked["captions"]).count("25% on 25% of area") == 1
+    assert str(asked["captions"]).count("25% in 25% of area") == 1
     large = whole_image(Image.new("L", (80, 80)), loaded_network(), 80)
     one = torch.zeros(1, 20, 20)
     one[0, 3, 3] = 1
     attention_figure(large, one)
-    assert str(asked["captions"]).endswith("60% on <1% of area']")
+    assert str(asked["captions"]).endswith("60% in <1% of area']")
 
 
 def test_figures_below_each_other() -> None:
