@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ibot_cli.core import swin
 from ibot_cli.data.transform import normalise
 from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.visualize.whole_image import WholeImage, whole_image
@@ -92,8 +93,9 @@ def test_points_that_were_cut_away() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (96, 64), (40, 150)])
-def test_swin_takes_every_multiple_of_its_stride(width: int, height: int) -> None:
-    loaded = loaded_network(arch="swin_tiny", image_size=64)
+def test_swin_takes_every_multiple_of_its_stride(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(swin.SIZES, "swin_miniature", swin.Size(8, (2, 2, 2, 2), (1, 2, 2, 2)))
+    loaded = loaded_network(arch="swin_miniature", image_size=64)
     whole = whole_image(ramp(width, height), loaded)
     rows, columns = whole.grid
     assert whole.stride == 32 and min(rows, columns) == 2

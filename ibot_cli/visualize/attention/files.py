@@ -81,20 +81,17 @@ def draw_attention(
         WeightsError: The network has no patches, or its attention cannot be read.
     """
     left_out = _why_left_out(loaded, options)
+    notes = _cls_notes(loaded, options) if left_out is None else [left_out]
     opened = open_pictures(places, channels=loaded.channels, num=options.num, seed=options.seed, taken=[PCA])
     wholes = [whole_image(picture.image, loaded, options.size) for picture in opened.pictures]
-    notes = _cls_notes(loaded, options) if left_out is None else [left_out]
-    queries = [
-        [] if left_out else _queries(picture, whole, options)
-        for picture, whole in zip(opened.pictures, wholes, strict=True)
-    ]
+    each = list(zip(opened.pictures, wholes, strict=True))
+    queries = [[] if left_out else _queries(picture, whole, options) for picture, whole in each]
     with filled_folder(folder) as place:
         images = []
-        for number, (picture, whole, asked) in enumerate(zip(opened.pictures, wholes, queries, strict=True), start=1):
+        for (picture, whole), asked in zip(each, queries, strict=True):
             images.append(_draw_image(place, loaded, picture, whole, asked, options))
             if progress is not None:
-                progress("images", number, len(wholes))
-        pca = _draw_pca(place, loaded, opened.pictures, wholes, options) if options.pca else None
+                progress("images", len(images), len(each))
         result = AttentionResult(
             made_by=COMMAND,
             weights=loaded.description,
@@ -103,7 +100,7 @@ def draw_attention(
             mass=options.mass,
             threshold=options.threshold,
             images=tuple(images),
-            pca=pca,
+            pca=_draw_pca(place, loaded, opened.pictures, wholes, options) if options.pca else None,
             unreadable=opened.unreadable,
             notes=(*notes, *opened.notes, *each_left_out(opened.unreadable)),
         )
