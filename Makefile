@@ -7,7 +7,7 @@ RUN := runs/demo
 .PHONY: help install demo test test-all lint types format reference clean
 
 help:
-	@echo "make demo      set up, pre-train on the embedded digits, measure: one table"
+	@echo "make demo      set up, pre-train on the embedded digits, measure: one table and one page"
 	@echo "make test      set up, run the tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff;  make types  mypy;  make format  ruff format"
@@ -30,6 +30,7 @@ demo: $(INSTALLED)
 		echo "$$evaluation ..."; $(BIN)/ibot --quiet $$evaluation $(RUN) builtin:digits || exit; \
 	done; \
 	$(BIN)/ibot compare $(RUN) && echo "evaluation took $$(( $$(date +%s) - start )) s"
+	@$(BIN)/ibot report $(RUN)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import jinja2
@@ -89,3 +90,26 @@ def test_numbers_as_people_read_them() -> None:
 def test_backticks_mark_code() -> None:
     assert spans("run `ibot <x>` & look") == "run <code>ibot &lt;x&gt;</code> &amp; look"
     assert spans("one ` alone <b>") == "one ` alone &lt;b&gt;"
+
+
+def test_colours_can_be_told_apart_in_light_and_dark() -> None:
+    rules = re.findall(r"\{([^{}]*)\}", (page.TEMPLATES / "base.css").read_text())
+    themes = [colours for rule in rules if "warn-back" in (colours := dict(re.findall(r"--([\w-]+): (#\w+)", rule)))]
+    assert len(themes) == 3 and themes[1] == themes[2], "dark is dark, by the system's setting or by the button"
+    for theme in themes:
+        texts = [(ink, back) for ink in ("ink", "soft", "accent") for back in ("paper", "card", "mat")]
+        texts += [(tone, back) for tone in ("good", "bad", "warn") for back in (f"{tone}-back", "card")]
+        assert all(contrast(theme[ink], theme[back]) >= 4.5 for ink, back in texts)
+        assert all(contrast(theme[f"c{number}"], theme["card"]) >= 3 for number in range(6))
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours, as the guidelines for accessible pages define it."""
+    dark, light = sorted(map(luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    levels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
