@@ -162,6 +162,18 @@ def _finetune(record: Record) -> list[Figure]:
     )
 
 
+def _correspondence(record: Record) -> list[Figure]:
+    result = record["result"]
+    random = [_number(each.get("accuracy")) for each in result.get("random") or ()]
+    return _figures(
+        Figure(
+            measure="patches found again",
+            value=_number((result.get("trained") or {}).get("accuracy")),
+            random=sum(random) / len(random) if random else None,
+        )
+    )
+
+
 def _figures(*found: Figure) -> list[Figure]:
     """Those that were measured."""
     return [figure for figure in found if figure.value == figure.value]
@@ -193,5 +205,6 @@ _COMMANDS: Mapping[str, _Command] = {
     ),
     "cluster": _Command(_cluster, ignored=frozenset({"k"})),
     "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
+    "visualize-correspondence": _Command(_correspondence, chosen=("size",)),
 }
 COMMANDS = tuple(_COMMANDS)

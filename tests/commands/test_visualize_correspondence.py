@@ -56,7 +56,7 @@ def test_two_images(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
 def test_one_image(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     code, out, err = ibot("one.png", "--pairs", "6", "--json")
     assert code == 0 and "random weights (mean of 3)" in err and "same place" in err and "chance" in err
-    assert "6 pairs of views of 1 image; views of 16 pixels, 4 x 4 patches, 40% to 100% of the image" in err
+    assert "6 pairs of views of 1 image; views of 16 pixels, 4 x 4 patches, 40% to 100% of the largest crop" in err
     found = json.loads(out)
     assert (found["num_images"], found["num_pairs"], len(found["pairs"]), len(found["random"])) == (1, 6, 6, 3)
     assert found["chance"]["accuracy"] == 1 / 16 and found["trained"]["interval"] is not None

@@ -79,3 +79,12 @@ def test_other_commands_have_settings_only(run: Path) -> None:
 def test_unknown_commands_have_no_figures(run: Path) -> None:
     add(run, "divination", top1=1.0)
     assert figures(run) == []
+
+
+def test_correspondence(run: Path) -> None:
+    random = [{"accuracy": 0.1}, {"accuracy": 0.3}]
+    add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=random, size=48, settings={"pairs": 2})
+    assert figures(run) == [("patches found again", 0.5, pytest.approx(0.2), None)]
+    assert settings_of(read_evaluations(run)[0]) == {"pairs": "2", "size": "48"}
+    add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=[], size=48)
+    assert figures(run) == [("patches found again", 0.5, None, None)]

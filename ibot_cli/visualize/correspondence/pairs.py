@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def pair_recipe(loaded: LoadedBackbone, size: int, scale: tuple[float, float]) -
     Args:
         loaded: The network: its channels and statistics.
         size: Side of a view in pixels.
-        scale: Range of a crop's area, as a share.
+        scale: Range of a crop's area, as a share of the largest crop that fits.
     """
     views = ViewsConfig(
         num_global=2,
@@ -87,9 +87,10 @@ def draw_pair(
     Raises:
         DataError: A hundred draws gave no overlap.
     """
+    fitting = replace(recipe, global_scale=_fitting_scale(image.size, recipe))
     for attempt in range(ATTEMPTS):
         rng = stream(seed, place, number * ATTEMPTS + attempt, "correspondence")
-        drawn = draw_views(*image.size, recipe, rng)
+        drawn = draw_views(*image.size, fitting, rng)
         boxes = (_box(drawn[0]), _box(drawn[1]))
         truth = boxes[1].patches_at(boxes[0].centers(grid), grid)
         if (truth >= 0).any():
@@ -100,6 +101,17 @@ def draw_pair(
         f"{ATTEMPTS} pairs of views of an image of {image.width} x {image.height} pixels did not overlap.",
         "Views of a larger share of the image overlap more often.",
     )
+
+
+def _fitting_scale(size: tuple[int, int], recipe: ViewRecipe) -> tuple[float, float]:
+    """The scale as a share of the image's area.
+
+    Where no crop of the allowed shapes is as large as that, all would else be the same one in the middle.
+    """
+    shape = size[0] / size[1]
+    low, high = recipe.aspect
+    most = min(1.0, high / shape, shape / low)
+    return recipe.global_scale[0] * most, recipe.global_scale[1] * most
 
 
 def _box(view: DrawnView) -> ViewBox:

@@ -97,7 +97,7 @@ class Correspondence:
         num_queries: Patches that were looked up, over all pairs.
         size: Side of a view in pixels.
         grid: Patches per side.
-        scale: Range of a crop's area.
+        scale: Range of a crop's area, as a share of the largest crop that fits.
         seed: Of views, random weights and intervals.
         trained: The network.
         random: The same with random weights, one per seed; empty when not asked for.

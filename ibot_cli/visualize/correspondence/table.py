@@ -30,7 +30,7 @@ def show_views(found: Correspondence) -> None:
     console.note(
         f"{counted(found.num_queries, 'patch', 'patches')} looked up in {counted(found.num_pairs, 'pair')} of views of "
         f"{counted(found.num_images, 'image')}; views of {found.size} pixels, {found.grid} x {found.grid} patches, "
-        f"{found.scale[0]:.0%} to {found.scale[1]:.0%} of the image, half of them mirrored."
+        f"{found.scale[0]:.0%} to {found.scale[1]:.0%} of the largest crop, half of them mirrored."
     )
     for text in each_left_out(found.unreadable):
         console.warn(text)

@@ -37,7 +37,7 @@ class ViewOptions:
     Attributes:
         pairs: Pairs of views per image.
         size: Side of a view in pixels; default the network's own.
-        scale: Range of a crop's area, as a share of the image.
+        scale: Range of a crop's area, as a share of the largest crop that fits.
         seed: Of everything random.
         baselines: Whether to measure random weights too.
         shown: Images, spread over all, whose first pair is drawn and listed with its matches.

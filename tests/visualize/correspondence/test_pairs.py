@@ -39,6 +39,16 @@ def test_recipe() -> None:
     assert all(pair.levels.shape == (2, 64, 64, 3) and (pair.truth >= 0).any() for pair in drawn)
 
 
+@pytest.mark.parametrize("size", [(640, 90), (90, 640)])
+def test_long_images_give_different_crops(size: tuple[int, int]) -> None:
+    """Crops have shapes of 3:4 to 4:3, so the largest one covers 120 x 90 pixels; it is not always the middle one."""
+    drawn = [draw_pair(Image.new("RGB", size), RECIPE, 8, seed=0, number=number) for number in range(20)]
+    boxes = {(box.left, box.top) for pair in drawn for box in pair.boxes}
+    areas = [box.width * box.height for pair in drawn for box in pair.boxes]
+    assert len(boxes) > 30 and min(areas) > 0.39 * 120 * 90 and max(areas) <= 1.01 * 120 * 90
+    assert all((pair.truth >= 0).any() for pair in drawn)
+
+
 def test_views_without_overlap_are_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [draw_pair(map_image(), TINY, 8, seed=0, number=number) for number in range(30)]
     assert all((pair.truth >= 0).any() for pair in drawn)
