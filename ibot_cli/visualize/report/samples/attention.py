@@ -10,8 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ibot_cli.core.backbone import Backbone
-from ibot_cli.core.classifier import PooledNorm
 from ibot_cli.errors import DataError
 from ibot_cli.evaluate.faults import left_out
 from ibot_cli.visualize.attention.colours import head_colours
@@ -77,7 +75,7 @@ def attention_values(subject: Subject, progress: StageProgress | None = None) ->
         WeightsError: The network's attention cannot be read.
     """
     loaded, options = subject.loaded, subject.options
-    of_class_token = _has_trained_class_token(loaded)
+    of_class_token = subject.has_class_token
     check_attention(loaded, [CLS] if of_class_token else [(0, 0)])
     bad: dict[str, str] = {}
     seen: list[tuple[int, WholeImage, Tensor, Tensor]] = []
@@ -107,14 +105,8 @@ def attention_values(subject: Subject, progress: StageProgress | None = None) ->
     }
 
 
-def _has_trained_class_token(loaded: LoadedBackbone) -> bool:
-    backbone = loaded.backbone
-    assert isinstance(backbone, Backbone)  # it is that of a run
-    return backbone.has_class_token and not isinstance(getattr(backbone, "norm", None), PooledNorm)
-
-
 def _why_not(loaded: LoadedBackbone) -> str:
-    if loaded.classifier is not None and loaded.backbone.has_class_token:
+    if loaded.backbone.has_class_token:
         return "The network was fine-tuned on the mean of its patches, so its class token says nothing"
     return "This network (Swin) has no class token, and each patch attends to its own window only"
 

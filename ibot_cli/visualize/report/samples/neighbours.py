@@ -88,13 +88,22 @@ def browser_values(subject: Subject, found: Browse) -> Mapping[str, object]:
         "per_row": max((len(row.neighbours) for row in rows), default=0),
         "queries": subject.part,
         "searched": "other images" if subject.gallery.queries is None else "training images",
+        "token": "class token" if subject.has_class_token else "mean of the patches",
         "num_gallery": len(subject.gallery.source),
         "num_source": len(subject.source),
+        "some_searched": len(subject.gallery.source) > subject.options.most_gallery,
+        "some_asked": len(subject.source) > _most_asked(subject),
         "command": shlex.join(
             ["ibot", "retrieve", str(subject.run), subject.data, "image.jpg", "--sheet", "neighbours.png"]
         ),
         "notes": [*found.notes, *gone],
     }
+
+
+def _most_asked(subject: Subject) -> int:
+    """Without a test part the images that are searched are those that are looked up."""
+    options = subject.options
+    return options.most_gallery if subject.gallery.queries is None else options.most_queries
 
 
 def _classes(subject: Subject, found: Browse) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ibot_cli.core.classifier import PooledNorm
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import DataError, RunError
 from ibot_cli.evaluate.retrieval.gallery import Gallery, open_gallery
@@ -42,6 +43,14 @@ class Subject:
     def part(self) -> str:
         """What `source` is, for a sentence."""
         return "images" if self.gallery.queries is None else "test images"
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether token 0 is a class token that was trained, and not the mean of the patches."""
+        backbone = self.loaded.backbone
+        return bool(getattr(backbone, "has_class_token", True)) and not isinstance(
+            getattr(backbone, "norm", None), PooledNorm
+        )
 
 
 def open_subject(run: Path, options: SampleOptions) -> Subject:

@@ -113,3 +113,13 @@ def test_an_image_that_went_away_leaves_its_place() -> None:
     section = Section(id="x", title="x", template="report_neighbours.html", values={"problem": None, **values})
     page = render_page("report.html", title="A run", lead="", sections=[section], styles=[], scripts=[])
     assert "painting 0 cannot be read" in [str(each.get("aria-label")) for each in check_page(page).all("span")]
+
+
+def test_caps_are_told_and_unreadable_images_are_no_cap() -> None:
+    images = gallery(TRAIN, LABELS, (*TRAIN, "rrgg"), (*LABELS, 0), bad=(3,), bad_tests=(4,))
+    text = " ".join(check_page(page_of(subject(images))).text().split())
+    assert "fixed choice" not in text and "Of 4 test images" in text
+    capped = subject(gallery(TRAIN, LABELS, (*TRAIN, "rrgg"), (*LABELS, 0)), most_gallery=3, most_queries=2)
+    text = " ".join(check_page(page_of(capped)).text().split())
+    assert "A fixed choice of 3 of 4 images is searched." in text
+    assert "Of 2 test images (a fixed choice of 5)," in text
