@@ -122,4 +122,4 @@ def test_caps_are_told_and_unreadable_images_are_no_cap() -> None:
     capped = subject(gallery(TRAIN, LABELS, (*TRAIN, "rrgg"), (*LABELS, 0)), most_gallery=3, most_queries=2)
     text = " ".join(check_page(page_of(capped)).text().split())
     assert "A fixed choice of 3 of 4 images is searched." in text
-    assert "Of 2 test images (a fixed choice of 5)," in text
+    assert "Of 2 test images (a fixed choice among 5)," in text
