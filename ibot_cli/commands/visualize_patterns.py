@@ -57,7 +57,7 @@ def visualize_patterns(
     ] = None,
     min_brightness: Annotated[
         float,
-        typer.Option(metavar="LEVEL", help="Leave out patches whose window is no brighter (0 to 255); -1 keeps all."),
+        typer.Option(metavar="LEVEL", help="Leave out patches that are no brighter (0 to 255); -1 keeps all."),
     ] = 40.0,
     split: Annotated[
         Literal["auto", "train", "test", "all"],

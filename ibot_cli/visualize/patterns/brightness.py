@@ -1,4 +1,4 @@
-"""How bright patches are: the mean of V of the HSV colours in the window around each.
+"""How bright patches and images are: the mean of V of their HSV colours.
 
 Shapes: B images, C channels, N patches.
 """
@@ -19,27 +19,19 @@ def levels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tenso
     return images.mul(spread).add_(center).mul_(255).round_()
 
 
-def window_brightness(found: Tensor, stride: int, window: int) -> Tensor:
-    """Mean over the part of each patch's window that the network saw, float32 `[B, N]`.
+def patch_brightness(found: Tensor, stride: int) -> Tensor:
+    """Mean over each patch, float32 `[B, N]`.
 
     Args:
         found: From `levels`.
         stride: Side of a patch in pixels.
-        window: Side of the window in patches, odd.
 
     Source:
-        The authors' figures leave out windows with a mean V of at most 40; theirs count what lies outside as black.
+        The authors' figures leave out patches whose context window has a mean V of at most 40. Here it is the patch
+        itself, so that what counts does not depend on how much is drawn around it, and a dark patch is not kept for
+        its bright neighbours.
     """
-    patches = functional.avg_pool2d(found.amax(dim=1, keepdim=True), stride)
-    around = window // 2
-    if around == 0:
-        return patches.flatten(1)
-    # Padding by hand: the pooling itself takes no padding beyond half of its size, and windows may exceed the image.
-    ones = torch.ones_like(patches[:1])
-    total, seen = (
-        functional.avg_pool2d(functional.pad(each, [around] * 4), window, stride=1) for each in (patches, ones)
-    )
-    return (total / seen).flatten(1)
+    return functional.avg_pool2d(found.amax(dim=1, keepdim=True), stride).flatten(1)
 
 
 def image_brightness(found: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ def _notes(selection: Selection, collector: Collector, found: Measurement) -> li
 def _nothing_to_show(source: Source, options: PatternOptions, collector: Collector) -> DataError | UsageError:
     if not collector.counts.any():
         return DataError(
-            f"Every patch of {source.name} is dark: no window is brighter than {options.min_brightness:g} of 255.",
+            f"Every patch of {source.name} is dark: none is brighter than {options.min_brightness:g} of 255.",
             "Lower the minimal brightness; below 0 it keeps everything.",
         )
     named = ", ".join(map(str, options.prototypes or ()))

@@ -16,7 +16,7 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.evaluate.batches import Batch, read_batches
 from ibot_cli.evaluate.feature_cache.table import nothing_readable
 from ibot_cli.visualize.patterns.assignment import Assigner
-from ibot_cli.visualize.patterns.brightness import image_brightness, levels, window_brightness
+from ibot_cli.visualize.patterns.brightness import image_brightness, levels, patch_brightness
 from ibot_cli.visualize.patterns.collector import Collector
 from ibot_cli.visualize.patterns.result import PatternOptions
 
@@ -122,4 +122,4 @@ def _add(
 def _brightness(pixels: Tensor, transform: EvalTransform, stride: int, options: PatternOptions) -> Tensor:
     """Of each patch, or of each image, float32 `[B, N]`."""
     found = levels(pixels, transform.mean, transform.std)
-    return window_brightness(found, stride, options.window) if options.kind == "patch" else image_brightness(found)
+    return patch_brightness(found, stride) if options.kind == "patch" else image_brightness(found)

@@ -26,8 +26,8 @@ class PatternOptions:
         order: Which come first: those with the most patches, with the highest mean probability, or with the purest
             labels. The latter two ask for a minimal number of patches; see `Patterns.min_count`.
         prototypes: These instead, in this order.
-        min_brightness: Patches whose window is at most as bright (mean of the largest channel, 0 to 255) are dark and
-            left out; below 0 keeps all.
+        min_brightness: Patches (or images) that are at most as bright (mean of the largest channel, 0 to 255) are dark
+            and left out; below 0 keeps all.
         seed: Of the images whose scores give the centre where the weights have none, and of baselines.
         precision: `fp32` or `bf16`.
         device: Where to compute.

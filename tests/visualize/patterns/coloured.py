@@ -19,7 +19,8 @@ from ibot_cli.weights.teacher_scale import TeacherScale
 
 COLOURS = {"r": (255, 0, 0), "g": (0, 255, 0), "b": (0, 0, 255), "y": (255, 255, 0), "c": (0, 255, 255)}
 RED, GREEN, BLUE, YELLOW, CYAN = range(len(COLOURS))
-LETTERS = COLOURS | {"k": (0, 0, 0)}  # black: scores 0 everywhere, so it falls to the first prototype, and is dark
+# black scores 0 everywhere, so it falls to the first prototype, and is dark; a dark red is as red as a bright one
+LETTERS = COLOURS | {"k": (0, 0, 0), "d": (40, 0, 0)}
 STRIDE, SIDE = 8, 4
 TEMP = 0.1
 
