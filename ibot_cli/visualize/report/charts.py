@@ -47,6 +47,7 @@ class LineChart:
         bounds: Least extent of the vertical axis; values beyond it extend it.
         limits: Heights to mark, with what they are.
         span: Least extent, so that a flat line is not blown up to noise.
+        most: Largest value that there can be.
         logarithmic: Whether values spread over powers of ten.
     """
 
@@ -57,6 +58,7 @@ class LineChart:
     bounds: tuple[float | None, float | None] = (None, None)
     limits: Sequence[tuple[float, str]] = ()
     span: float = 0.0
+    most: float = math.inf
     logarithmic: bool = False
 
 
@@ -162,7 +164,8 @@ def _axes(chart: LineChart, curves: Sequence[Curve], lines: Sequence[Series]) ->
     bounds = [value for value in chart.bounds if value is not None]
     low, high = min([low, *bounds]), max([high, *bounds])
     missing = max(chart.span - (high - low), 0.0)
-    marks = ticks(low - missing / 2, high + missing / 2, 4)
+    high = max(high, min(high + missing / 2, chart.most))
+    marks = ticks(min(low, high - chart.span), high, 4)
     return _Axes(last, marks[0], marks[-1], False), marks
 
 

@@ -64,7 +64,8 @@ def evaluated(run: RunRecord) -> Evaluated:
         found = compare([run.path], allow_empty=True)
     except RunError as error:
         return Evaluated((), (error.message,), data)
-    return Evaluated(found.columns, found.notes, data)
+    # without any evaluation the section says so itself
+    return Evaluated(found.columns, found.notes if run.evaluations else (), data)
 
 
 def standing(cell: Cell) -> Standing:

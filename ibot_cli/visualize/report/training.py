@@ -77,6 +77,7 @@ def _finetune_groups(run: RunRecord) -> Iterator[Group]:
                 curves=accuracy,
                 show=percent,
                 span=0.1,
+                most=1.0,
             ),
             LineChart(
                 title="Loss per epoch",
@@ -161,6 +162,7 @@ def _quality(run: RunRecord) -> list[LineChart]:
             curves=[_epochs(run, "knn_accuracy", "k-NN top-1")],
             show=percent,
             span=0.1,
+            most=1.0,
         ),
         LineChart(
             title="Prototypes and classes",

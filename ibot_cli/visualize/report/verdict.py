@@ -192,6 +192,10 @@ def _quality(run: RunRecord) -> Iterator[Finding]:
         )
     elif len(series) > 1 and last - first > margin:
         yield Finding("good", f"The {what} rose from {first:.1%} (epoch {series.steps[0]:,.0f}) to {last:.1%}.")
+    elif len(series) > 1 and 1 - last <= margin:
+        yield Finding(
+            "", f"The {what} was {first:.1%} from the first on: too easy to tell good weights from better ones."
+        )
     elif len(series) > 1:
         yield Finding("warn", f"The {what} did not rise beyond chance: {first:.1%} at first, {last:.1%} at last.")
 

@@ -78,8 +78,16 @@ def test_axes() -> None:
     assert first - second == pytest.approx(1.5 * (second - third), abs=0.2)
     flat = draw(chart(curve([0.9]), span=0.2), 0)
     assert flat is not None
-    heights = [float(text) for tag, text in Document(str(flat.svg)).texts if tag == "text" and "." in text]
+    heights = [
+        float(text) for tag, text in Document(str(flat.svg)).texts if tag == "text" and re.fullmatch(r"\d\.\d\d", text)
+    ]
     assert min(heights) <= 0.8 and max(heights) >= 1.0
+    full = draw(chart(curve([1, 1]), span=0.2, most=1.0), 0)
+    assert full is not None
+    heights = [
+        float(text) for tag, text in Document(str(full.svg)).texts if tag == "text" and re.fullmatch(r"\d\.\d\d", text)
+    ]
+    assert min(heights) <= 0.8 and max(heights) == 1.0
 
 
 def test_texts_are_escaped() -> None:

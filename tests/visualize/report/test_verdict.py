@@ -91,6 +91,8 @@ def test_accuracy_that_falls_or_stays(tmp_path: Path) -> None:
     assert said(found, "warn", "was best after epoch 1 (80.0%) and fell to 30.0%, by more than chance explains.")
     _, found = told(pretrain_run(tmp_path / "stays", each_epoch=lambda epoch: {"knn_accuracy": 0.8 + 0.001 * epoch}))
     assert said(found, "warn", "did not rise beyond chance: 80.1% at first, 80.6% at last.")
+    _, found = told(pretrain_run(tmp_path / "easy", each_epoch=lambda _: {"knn_accuracy": 1.0}))
+    assert said(found, "", "was 100.0% from the first on: too easy")
     _, found = told(finetune_run(tmp_path / "tuned"))
     assert said(found, "good", "The top-1 accuracy rose from 60.0% (epoch 2) to 80.0%.")
 
