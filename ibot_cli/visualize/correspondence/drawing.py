@@ -12,6 +12,7 @@ from ibot_cli.visualize.scaling import scaled
 from ibot_cli.visualize.sheets import HAIRLINE, INK, PAPER, SOFT_INK
 
 _HEIGHT, _WIDEST = 400, 640
+_NARROWEST = 150  # of what a caption has to fit into
 _MARGIN, _GAP = 20, 28
 _SMOOTH = 3  # lines are drawn this much larger, then made smaller
 _DASH, _SPACE = 9.0, 6.0
@@ -63,7 +64,8 @@ def match_figure(
     """
     shown = [_fitted(panel.image, height) for panel in panels]
     tallest = max(image.height for image in shown)
-    width = 2 * _MARGIN + shown[0].width + _GAP + shown[1].width
+    cells = [max(image.width, _NARROWEST) for image in shown]
+    width = 2 * _MARGIN + cells[0] + _GAP + cells[1]
     font, caption_font = ImageFont.load_default(16), ImageFont.load_default(13)
     lines = wrapped(drawable(title), font, width - 2 * _MARGIN)
     top = _MARGIN + (len(lines) * line_height(font) + 8 if lines else 0)
@@ -73,11 +75,12 @@ def match_figure(
     for number, line in enumerate(lines):
         draw.text((_MARGIN, _MARGIN + number * line_height(font)), line, fill=INK, font=font)
     corners = []
-    for left, panel, image in zip((_MARGIN, _MARGIN + shown[0].width + _GAP), panels, shown, strict=True):
+    for place, (panel, image) in enumerate(zip(panels, shown, strict=True)):
+        left = _MARGIN + place * (cells[0] + _GAP)
         corner = left, top + (tallest - image.height) // 2
         draw.rectangle((left - 1, corner[1] - 1, left + image.width, corner[1] + image.height), outline=HAIRLINE)
         figure.paste(image, corner)
-        text = cut(drawable(panel.caption), caption_font, image.width)
+        text = cut(drawable(panel.caption), caption_font, cells[place])
         draw.text((left, top + tallest + 6), text, fill=SOFT_INK, font=caption_font)
         corners.append(corner)
     ends = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ibot_cli.evaluate.output_file import write_output
+from ibot_cli.progress import counted
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
 from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure, stacked
 from ibot_cli.visualize.correspondence.pairs import ViewPair
@@ -65,10 +66,9 @@ def pair_figure(pair: PairMatches, views: ViewPair, *, num: int, height: int) ->
     """One pair of views, see `views_figure`."""
     cells = views.grid, views.grid
     chosen = best_spread([match for match in pair.matches or () if match.steps is not None], (cells, cells), num)
-    worst_last = sorted(chosen, key=lambda match: _grade(match), reverse=True)
     strands = [
         _strand(match, (cells, cells), (RIGHT, NEAR, WRONG)[_grade(match)], dashed=_grade(match) == 2)
-        for match in worst_last
+        for match in sorted(chosen, key=_grade)  # the right ones on top
     ]
     right = f"{pair.num_right} of {pair.num_queries} patches right"
     panels = (
@@ -147,5 +147,6 @@ def _range(chosen: Sequence[Match]) -> str:
 def _views_title(found: Correspondence) -> str:
     return (
         f"Right patch found: {found.trained.accuracy:.1%} (within one patch {found.trained.accuracy_within_1:.1%}), "
-        f"chance {found.chance.accuracy:.1%}. Green right, yellow beside it, red dashed wrong."
+        f"chance {found.chance.accuracy:.1%}, over {counted(len(found.pairs), 'pair')} of views. "
+        "Green right, yellow beside it, red dashed wrong."
     )

@@ -53,7 +53,7 @@ def test_dashes_leave_gaps() -> None:
 def test_wide_and_tall_pictures_fit() -> None:
     wide, tall = Panel(image=Image.new("L", (3000, 300)), caption="wide"), Panel(image=Image.new("L", (10, 900)))
     figure = match_figure((wide, tall), [])
-    assert figure.width == 20 + 640 + 28 + 4 + 20 and 440 < figure.height < 480
+    assert figure.width == 20 + 640 + 28 + 150 + 20 and 440 < figure.height < 480
 
 
 def test_two_images(tmp_path: Path) -> None:
