@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ibot_cli.errors import DataError, UsageError
-from ibot_cli.runs.durable import TEMPORARY_SUFFIX, sync_directory
+from ibot_cli.runs.durable import sync_directory
 
 MADE_BY = "made_by"
 
@@ -61,7 +61,7 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     """
     target = folder.resolve()
     missing = [parent for parent in target.parents if not parent.exists()]
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
         temporary.mkdir(parents=True)
@@ -95,7 +95,7 @@ def _replace(target: Path, temporary: Path) -> None:
     if not target.exists():
         temporary.rename(target)
         return
-    old = temporary.with_name(f"{temporary.name}.old{TEMPORARY_SUFFIX}")
+    old = temporary.with_suffix(".old")
     target.rename(old)
     try:
         temporary.rename(target)
