@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.single import is_image_file, read_image
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.evaluate.feature_cache.table import nothing_readable
-from ibot_cli.visualize.correspondence.images import read_image
-from ibot_cli.visualize.correspondence.subject import is_image_file
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ibot_cli.data.decode import UnreadableImage, decode_file
-from ibot_cli.errors import DataError
+from ibot_cli.data.single import read_image
 from ibot_cli.evaluate.faults import require_finite_features
 from ibot_cli.visualize.correspondence.matching import nearest_patches, patch_features
 from ibot_cli.visualize.correspondence.result import ImageMatches, mutual_matches
 from ibot_cli.visualize.whole_image import WholeImage, whole_image
 from ibot_cli.weights.load import LoadedBackbone
-
-
-def read_image(path: str, channels: int) -> Image.Image:
-    """The image of a file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return decode_file(Path(path).expanduser(), channels).image
-    except UnreadableImage as error:
-        raise DataError(f"{path}: {error.reason}.", "Name an image file, such as a .jpg or .png.") from error
 
 
 def match_images(

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli.data.files import FileSource
-from ibot_cli.data.scan import EXTENSIONS
+from ibot_cli.data.single import is_image_file, read_image
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import UsageError
 from ibot_cli.evaluate.cluster.images import open_images
-from ibot_cli.visualize.correspondence.images import read_image
 
 PAIRS_OF_ONE, PAIRS_OF_MANY = 16, 2
 
@@ -36,11 +35,6 @@ class Subject:
     def default_pairs(self) -> int:
         """Pairs of views per image: many of a single one, for a figure that does not hang on two crops."""
         return PAIRS_OF_ONE if self.single else PAIRS_OF_MANY
-
-
-def is_image_file(place: str) -> bool:
-    """Whether it names one image, by its ending."""
-    return Path(place).suffix.lower().lstrip(".") in EXTENSIONS and not Path(place).expanduser().is_dir()
 
 
 def open_subject(place: str, *, channels: int, most: int) -> Subject:
