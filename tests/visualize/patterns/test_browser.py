@@ -39,7 +39,7 @@ addEventListener("load", async () => {
   press("ArrowLeft"); tell("left");
   document.getElementById("patch-2-1").click(); await wait(); tell("clicked");
   press("ArrowRight"); await wait(); tell("stepped");
-  dialog.close(); await wait(); await wait(); tell("escaped");
+  dialog.dispatchEvent(new Event("cancel", {cancelable: true})); await wait(); tell("escaped");
   location.hash = "#random-1-1"; await wait(); tell("random");
   history.back(); await wait(); await wait(); tell("back");
   const width = () => document.querySelector(".grid a").offsetWidth;

@@ -133,7 +133,8 @@
     if (arrow) step(Number(arrow.dataset.step));
     else if (event.target.closest("[data-close]")) leave();
   });
-  dialog.addEventListener("close", () => { if (!dialog.open) leave(); }); // by Escape
+  dialog.addEventListener("cancel", (event) => { event.preventDefault(); leave(); });
+  dialog.addEventListener("close", () => { if (!dialog.open) leave(); }); // a second Escape cannot be prevented
   addEventListener("popstate", follow);
   follow();
 
