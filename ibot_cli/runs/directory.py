@@ -1,7 +1,8 @@
 """The run directory: everything that one pre-training run leaves behind.
 
 config.yaml       the resolved configuration
-env.json          versions, machine, command line
+env.json          versions, machine, command line, time
+resumes.jsonl     one JSON record per continuation: what env.json holds, and the step
 data.json         what the images were: string, fingerprint, counts, notes
 metrics.jsonl     one JSON record per line
 evaluations.jsonl one JSON record per evaluation
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ibot_cli.errors import RunError
-from ibot_cli.runs.durable import remove_leftovers, write_atomically, write_json
+from ibot_cli.runs.durable import append_json, remove_leftovers, write_atomically, write_json
 from ibot_cli.runs.lock import RunLock
 
 LOCK_NAME = ".lock"
@@ -30,6 +31,7 @@ class RunDirectory:
         self.path = path
         self.config = path / "config.yaml"
         self.environment = path / "env.json"
+        self.resumes = path / "resumes.jsonl"
         self.data = path / "data.json"
         self.metrics = path / "metrics.jsonl"
         self.bad_files = path / "bad_files.json"
@@ -88,6 +90,10 @@ class RunDirectory:
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Store what `ibot_cli.runs.environment.describe` returned."""
         write_json(self.environment, environment)
+
+    def append_resume(self, step: int, environment: Mapping[str, Any]) -> None:
+        """Note that the run goes on after `step` updates, and with what; see `write_environment`."""
+        append_json(self.resumes, {"step": step, **environment})
 
     def write_data(self, data: Mapping[str, Any]) -> None:
         """Store the data string, fingerprint, counts and notes."""

@@ -6,9 +6,14 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -68,9 +73,22 @@ def remove_leftovers(directory: Path) -> list[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON, atomically; see `finite` for what happens to NaN."""
-    text = json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Write `content` as indented JSON, atomically; see `json_bytes`."""
+    write_atomically(path, lambda file: file.write(json_bytes(content, indent=2) + b"\n"))
+
+
+def append_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Add `content` as a line of JSON; see `json_bytes` and `append_line`."""
+    append_line(path, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """`content` as JSON in UTF-8; see `finite` for what happens to NaN.
+
+    Bytes of a file name that are no UTF-8 (lone surrogates in Python) are escaped, and come back when it is read.
+    """
+    text = json.dumps(finite(content), indent=indent, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def finite(value: Any) -> Any:
@@ -82,3 +100,55 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(entry) for entry in value]
     return value
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file, also while other processes do: one write under a lock, then on the disk.
+
+    What a killed writer left half-written is removed first.
+
+    Args:
+        path: The file; it is made where there is none.
+        line: Without a line break.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    line += b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        with _locked(descriptor) as alone:
+            size = os.fstat(descriptor).st_size
+            if alone and size:
+                _drop_half_line(descriptor, size)
+            while line:  # one write, unless the system accepts only a part of it
+                line = line[os.write(descriptor, line) :]
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int) -> Iterator[bool]:
+    """Whether the file is this process's alone; where the file system has no lock, one write has to do."""
+    alone = False
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            alone = True
+    try:
+        yield alone
+    finally:
+        if alone:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _drop_half_line(descriptor: int, size: int) -> None:
+    os.lseek(descriptor, size - 1, os.SEEK_SET)
+    if os.read(descriptor, 1) == b"\n":
+        return
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    content = b""
+    while part := os.read(descriptor, 1 << 20):
+        content += part
+    os.ftruncate(descriptor, content.rfind(b"\n") + 1)

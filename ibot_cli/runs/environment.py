@@ -1,4 +1,4 @@
-"""What a run was computed with: versions and machine, so that a number can be traced. No environment variables."""
+"""What a run was computed with: versions, machine and time, so that a number can be traced. No environment variables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 
 
 def describe(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Versions, platform, processor, threads, devices and command line as plain values for `env.json`.
+    """Time, versions, platform, processor, threads, devices and command line as plain values for `env.json`.
 
     Args:
         arguments: The command line; `sys.argv` when None.
     """
     return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "ibot": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},

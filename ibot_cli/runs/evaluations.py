@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +22,7 @@ from numpy.typing import NDArray
 from ibot_cli import __version__, console
 from ibot_cli.errors import RunError
 from ibot_cli.runs.directory import is_run
-from ibot_cli.runs.durable import finite
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from ibot_cli.runs.durable import append_json, finite
 
 NAME = "evaluations.jsonl"
 MAX_CORRECT = 1_000_000
@@ -74,7 +69,7 @@ def record_evaluation(
     record = _record(weights, command, settings, result, correct)
     path = run / NAME
     try:
-        _append(path, json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        append_json(path, record)
     except OSError as error:
         console.warn(f"The result is not recorded: {path} cannot be written ({error.strerror or error}).")
         return None
@@ -155,47 +150,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return finite(value.item() if isinstance(value, np.generic) else value)
-
-
-def _append(path: Path, line: bytes) -> None:
-    """One write under a lock, then on the disk; what a killed writer left half-written is removed first."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        with _locked(descriptor) as alone:
-            size = os.fstat(descriptor).st_size
-            if alone and size:
-                _drop_half_line(descriptor, size)
-            while line:  # one write, unless the system accepts only a part of it
-                line = line[os.write(descriptor, line) :]
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(descriptor: int) -> Iterator[bool]:
-    """Whether the file is this process's alone; where the file system has no lock, one write has to do."""
-    alone = False
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            alone = True
-    try:
-        yield alone
-    finally:
-        if alone:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-def _drop_half_line(descriptor: int, size: int) -> None:
-    os.lseek(descriptor, size - 1, os.SEEK_SET)
-    if os.read(descriptor, 1) == b"\n":
-        return
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    content = b""
-    while part := os.read(descriptor, 1 << 20):
-        content += part
-    os.ftruncate(descriptor, content.rfind(b"\n") + 1)
 
 
 def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -182,6 +182,8 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
             elif prepared.request.resume and loop.writer:
                 loop.metrics.truncate_after(0)
             first_step = loop.step
+            if prepared.request.resume and loop.writer and first_step < plan.schedule.total_steps:
+                run.append_resume(first_step, describe(list(prepared.request.arguments)))
             loop.train()
             return PretrainResult(
                 run=run.path,

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,21 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text) == {"x": None, "y": [None, 1.5], "3": {"z": [1, "é"]}}
+
+
+def test_file_names_that_are_no_text_come_back_as_they_were(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xff \xc3\xa9")
+    durable.write_json(tmp_path / "a.json", {"data": name})
+    durable.append_json(tmp_path / "b.jsonl", {"data": name})
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"data": name}
+    assert json.loads((tmp_path / "b.jsonl").read_text(encoding="utf-8")) == {"data": name}
+
+
+def test_a_line_is_added_in_place_of_a_half_one(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    durable.append_line(path, b"one")
+    with path.open("ab") as file:
+        file.write(b"ha")
+    durable.append_line(path, b"two")
+    assert path.read_bytes() == b"one\ntwo\n"

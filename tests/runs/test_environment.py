@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 
 import torch
 
@@ -12,5 +13,6 @@ def test_describes_versions_and_command(monkeypatch) -> None:
     assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert (found["ibot"], found["command"]) == (__version__, ["ibot", "pretrain"])
     assert found["threads"] == torch.get_num_threads()
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(found["time"])) < timedelta(minutes=10)
     assert "do-not-store" not in json.dumps(found)
     assert cpu_name()

@@ -150,3 +150,11 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     """All records without those that measure time or memory."""
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in r.items() if not k.startswith(("speed/", "memory/"))} for r in records]
+
+
+def resumes(out: Path) -> list[tuple[int, list[str]]]:
+    """Step and command of each time that the run went on."""
+    path = out / "resumes.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    assert all(record.keys() > {"time", "ibot", "packages", "cpu", "threads"} for record in records)
+    return [(record["step"], record["command"]) for record in records]

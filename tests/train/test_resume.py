@@ -87,8 +87,10 @@ def test_signal_saves_and_tells_how_to_go_on(images: Path, whole: Path, tmp_path
 
     assert runs.in_child(work) == code
     assert runs.final_state(out)["step"] == 11
-    runs.pretrain(None, out, resume=True)
+    command = ("ibot", "pretrain", "--out", str(out), "--resume")
+    runs.pretrain(None, out, resume=True, arguments=command)
     check(whole, out)
+    assert runs.resumes(out) == [(11, list(command))]
 
 
 def test_killed_twice(images: Path, whole: Path, tmp_path: Path) -> None:
@@ -105,6 +107,7 @@ def test_killed_twice(images: Path, whole: Path, tmp_path: Path) -> None:
     assert runs.in_child(first) == runs.in_child(second) == -signal.SIGKILL
     runs.pretrain(None, out, resume=True)
     check(whole, out)
+    assert [step for step, _ in runs.resumes(out)] == [6, 15]
 
 
 def test_unreadable_last_checkpoint_falls_back(images: Path, whole: Path, tmp_path: Path) -> None:
@@ -129,6 +132,7 @@ def test_resuming_a_complete_run_changes_nothing(whole: Path) -> None:
     before = runs.metrics(whole)
     runs.pretrain(None, whole, resume=True)
     assert runs.metrics(whole) == before
+    assert runs.resumes(whole) == []
 
 
 def test_refusals(images: Path, whole: Path, tmp_path: Path) -> None:

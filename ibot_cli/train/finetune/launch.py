@@ -54,6 +54,8 @@ def execute(prepared: Prepared, reporter: Reporter) -> tuple[FinetuneResult, lis
             elif prepared.request.resume and loop.writer:
                 loop.metrics.truncate_after(0)
             first_step = loop.step
+            if prepared.request.resume and loop.writer and first_step < prepared.plan.schedule.total_steps:
+                run.append_resume(first_step, describe(list(prepared.request.arguments)))
             loop.train()
             found = _judge(loop, prepared)
             result = _result(prepared, loop, found, first_step, time.monotonic() - begun)

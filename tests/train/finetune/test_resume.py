@@ -107,6 +107,7 @@ def test_signal_saves_and_tells_how_to_go_on(
     assert runs.final_state(out)["step"] == 7
     tuned.resume(out)
     check(whole, out)
+    assert [step for step, _ in runs.resumes(out)] == [7]
 
 
 @pytest.mark.slow
@@ -129,7 +130,7 @@ def test_unreadable_last_checkpoint_falls_back(images: Path, weights: Path, whol
 def test_resuming_a_complete_run_trains_and_records_nothing(whole: Path) -> None:
     before, recorded = runs.metrics(whole), (whole / "evaluations.jsonl").read_bytes()
     result = tuned.resume(whole)
-    assert result.first_step == result.steps == STEPS
+    assert result.first_step == result.steps == STEPS and runs.resumes(whole) == []
     assert runs.metrics(whole) == before and (whole / "evaluations.jsonl").read_bytes() == recorded
     assert result.top1 == json.loads(recorded)["result"]["top1"]
 
