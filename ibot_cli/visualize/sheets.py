@@ -118,17 +118,18 @@ def _layout(
     row_titles: Sequence[str] | None,
 ) -> _Layout:
     side, height = place_size
+    text_side = min(side, round(math.sqrt(side * height)))  # a long low place has no larger letters than others
     columns = min(columns or _balanced(num), num)
     rows = -(-num // columns)
     if row_titles is not None and len(row_titles) != rows:
         raise ValueError(f"{len(row_titles)} row titles for {rows} rows")
-    stroke = max(3, side // 32) if outlines is not None and any(outlines) else 1
-    margin, gap = max(12, side // 6), max(6, side // 12) + 2 * (stroke - 1)
+    stroke = max(3, text_side // 32) if outlines is not None and any(outlines) else 1
+    margin, gap = max(12, text_side // 6), max(6, text_side // 12) + 2 * (stroke - 1)
     width = 2 * margin + columns * side + (columns - 1) * gap
-    title_font = ImageFont.load_default(max(14, side // 6))
+    title_font = ImageFont.load_default(max(14, text_side // 6))
     heading = () if not title else wrapped(drawable(title), title_font, max(width, _NARROWEST) - 2 * margin)
     width = max(width, _NARROWEST) if heading or row_titles else width
-    caption_font = ImageFont.load_default(max(10, side // 8))
+    caption_font = ImageFont.load_default(max(10, text_side // 8))
     texts = tuple(_caption(text, caption_font, side + gap - 4) for text in captions or [""] * num)
     caption_step, caption_gap = line_height(caption_font), 3 + stroke
     lines = max(map(len, texts))

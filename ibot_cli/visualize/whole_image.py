@@ -9,14 +9,31 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.core.backbone import Backbone
-from ibot_cli.data.crops import resize_shorter
+from ibot_cli.data.crops import resize_shorter, shorter_resized
 from ibot_cli.data.decode import MODES
 from ibot_cli.data.transform import normalise, stack_images
-from ibot_cli.errors import UsageError, WeightsError
+from ibot_cli.errors import DataError, UsageError, WeightsError
 from ibot_cli.weights.load import LoadedBackbone
 from ibot_cli.weights.timm_models import TimmBackbone
 
 Box = tuple[float, float, float, float]
+MOST_PATCHES = 2**15  # 1080 x 1920 pixels in patches of 8; far more come from long strips only, and cost hours
+
+
+class OverlongImage(DataError):
+    """An image that would be more patches than can be computed in sensible time.
+
+    Args:
+        size: Its width and height in pixels.
+        grid: Columns and rows of patches.
+    """
+
+    def __init__(self, size: tuple[int, int], grid: tuple[int, int]) -> None:
+        self.reason = f"it would be {grid[0]:,} x {grid[1]:,} patches, which is more than {MOST_PATCHES:,}"
+        super().__init__(
+            f"An image of {size[0]} x {size[1]} pixels is too large: {self.reason}.",
+            "Choose a smaller --size, or cut a long image into parts.",
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,11 +97,15 @@ def whole_image(image: Image.Image, loaded: LoadedBackbone, size: int | None = N
         size: Of the shorter side, in pixels; default the network's own.
 
     Raises:
+        OverlongImage: It would be more than `MOST_PATCHES` patches.
         UsageError: The size is smaller than a patch, or one that a network of timm does not take.
         WeightsError: The network has no grid of patches.
     """
     stride = patch_stride(loaded)
     size = checked_size(size, loaded, stride)
+    columns, rows = (side // stride for side in shorter_resized(*image.size, size))
+    if rows * columns > MOST_PATCHES:
+        raise OverlongImage(image.size, (columns, rows))
     resized = resize_shorter(image.convert(MODES[loaded.channels]), size)
     limits = resized.size if isinstance(loaded.backbone, Backbone) else (size, size)
     width, height = (side // stride * stride for side in limits)

@@ -166,9 +166,9 @@ def test_places_that_are_no_squares(width: int, height: int, factor: int) -> Non
     left, top = (96 - factor * width) // 2, (64 - factor * height) // 2
     large = np.asarray(image).repeat(factor, axis=0).repeat(factor, axis=1)[..., None]
     expected[top : top + large.shape[0], left : left + large.shape[1]] = large
-    margin = 96 // 6
+    margin, gap = 78 // 6, max(6, 78 // 12)  # of the square of the same area
     assert sheet.width == 96 + 2 * margin
     assert (levels(sheet)[margin : margin + 64, margin : margin + 96] == expected).all()
-    below = margin + 64 + max(6, 96 // 12)
+    below = margin + 64 + gap
     assert (levels(sheet)[below : below + 64, margin : margin + 96] == expected).all()
     assert sheet.height == below + 64 + margin

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ibot_cli.core import swin
 from ibot_cli.data.transform import normalise
-from ibot_cli.errors import UsageError, WeightsError
+from ibot_cli.errors import DataError, UsageError, WeightsError
 from ibot_cli.visualize.whole_image import WholeImage, whole_image
 from ibot_cli.weights.load import LoadedBackbone, load_weights
 from tests.visualize.networks import loaded_network
@@ -147,3 +147,14 @@ def test_no_generator_is_touched() -> None:
     state = torch.get_rng_state()
     whole_image(ramp(40, 20), loaded_network())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_long_strips_are_refused_before_they_are_enlarged() -> None:
+    strip = Image.new("1", (32_768, 2))
+    with pytest.raises(DataError) as caught:
+        whole_image(strip, loaded_network())
+    assert caught.value.message == (
+        "An image of 32768 x 2 pixels is too large: it would be 65,536 x 4 patches, which is more than 32,768."
+    )
+    assert caught.value.hint is not None and "--size" in caught.value.hint
+    assert whole_image(Image.new("1", (16_384, 2)), loaded_network(), 4).grid == (1, 8192)

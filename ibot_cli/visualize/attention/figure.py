@@ -14,7 +14,7 @@ from ibot_cli.visualize.sheets import PAPER, picture_sheet
 from ibot_cli.visualize.whole_image import WholeImage
 
 USUAL_MASS = 0.6  # what captions speak of when no threshold is asked for; the authors' default
-_PER_ROW = 8
+_PER_ROW, _WIDEST = 8, 2560  # pictures and about how many pixels
 _NARROWEST = 120  # place of a picture, so that its caption can be read
 
 
@@ -40,7 +40,8 @@ def attention_figure(
         query: Row and column of the patch whose attention it is; None for the class token.
         title: A line above.
         side: About the side of each picture, in pixels.
-        columns: Pictures per row; default all in one row, or rows of equal length where they are more than 8.
+        columns: Pictures per row; default all in one row, or rows of equal length where they are more than 8 or where
+            they are so wide that fewer fit.
 
     Returns:
         Mode `RGB`.
@@ -51,7 +52,7 @@ def attention_figure(
     width, height = panels.image.size
     return picture_sheet(
         pictures,
-        columns=columns or _even(len(pictures)),
+        columns=columns or _even(len(pictures), width),
         side=max(width, min(side, _NARROWEST)),
         height=height,
         captions=[
@@ -74,9 +75,10 @@ def stacked(figures: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _even(num: int) -> int:
+def _even(num: int, width: int) -> int:
     """Columns of rows as equal as can be."""
-    return -(-num // -(-num // _PER_ROW))
+    most = max(1, min(_PER_ROW, _WIDEST // width))
+    return -(-num // -(-num // most))
 
 
 def _of_image(whole: WholeImage) -> str:

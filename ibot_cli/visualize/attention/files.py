@@ -33,7 +33,7 @@ from ibot_cli.visualize.attention.result import (
     QueryFigures,
 )
 from ibot_cli.visualize.figure_folder import check_figure_folder, filled_folder
-from ibot_cli.visualize.whole_image import WholeImage, whole_image
+from ibot_cli.visualize.whole_image import whole_image
 from ibot_cli.weights.load import LoadedBackbone
 
 COMMAND = "ibot visualize-attention"
@@ -77,21 +77,27 @@ def draw_attention(
     Raises:
         UsageError: The size does not do, a point lies outside an image, or the class token is asked for and there is
             none.
-        DataError: An image file cannot be read, or nothing of DATA; the folder cannot be written.
+        DataError: An image file cannot be read or is too long, or nothing of DATA can be read; the folder cannot be
+            written.
         WeightsError: The network has no patches, or its attention cannot be read.
     """
     left_out = _why_left_out(loaded, options)
     notes = _cls_notes(loaded, options) if left_out is None else [left_out]
-    opened = open_pictures(places, channels=loaded.channels, num=options.num, seed=options.seed, taken=[PCA])
-    wholes = [whole_image(picture.image, loaded, options.size) for picture in opened.pictures]
-    each = list(zip(opened.pictures, wholes, strict=True))
-    queries = [[] if left_out else _queries(picture, whole, options) for picture, whole in each]
+    opened = open_pictures(
+        places,
+        lambda image: whole_image(image, loaded, options.size),
+        channels=loaded.channels,
+        num=options.num,
+        seed=options.seed,
+        taken=[PCA],
+    )
+    queries = [[] if left_out else _queries(picture, options) for picture in opened.pictures]
     with filled_folder(folder) as place:
         images = []
-        for (picture, whole), asked in zip(each, queries, strict=True):
-            images.append(_draw_image(place, loaded, picture, whole, asked, options))
+        for picture, asked in zip(opened.pictures, queries, strict=True):
+            images.append(_draw_image(place, loaded, picture, asked, options))
             if progress is not None:
-                progress("images", len(images), len(each))
+                progress("images", len(images), len(queries))
         result = AttentionResult(
             made_by=COMMAND,
             weights=loaded.description,
@@ -100,7 +106,7 @@ def draw_attention(
             mass=options.mass,
             threshold=options.threshold,
             images=tuple(images),
-            pca=_draw_pca(place, loaded, opened.pictures, wholes, options) if options.pca else None,
+            pca=_draw_pca(place, loaded, opened.pictures, options) if options.pca else None,
             unreadable=opened.unreadable,
             notes=(*notes, *opened.notes, *each_left_out(opened.unreadable)),
         )
@@ -123,13 +129,14 @@ def _cls_notes(loaded: LoadedBackbone, options: AttentionOptions) -> list[str]:
     return [] if options.at else attention_notes(loaded)
 
 
-def _queries(picture: Picture, whole: WholeImage, options: AttentionOptions) -> list[Query]:
+def _queries(picture: Picture, options: AttentionOptions) -> list[Query]:
     if not options.at:
         return [CLS]
-    return [_patch(picture, whole, x, y) for x, y in options.at]
+    return [_patch(picture, x, y) for x, y in options.at]
 
 
-def _patch(picture: Picture, whole: WholeImage, x: float, y: float) -> tuple[int, int]:
+def _patch(picture: Picture, x: float, y: float) -> tuple[int, int]:
+    whole = picture.whole
     patch = whole.patch_at(x, y)
     if patch is not None:
         return patch
@@ -148,13 +155,9 @@ def _patch(picture: Picture, whole: WholeImage, x: float, y: float) -> tuple[int
 
 
 def _draw_image(
-    place: Path,
-    loaded: LoadedBackbone,
-    picture: Picture,
-    whole: WholeImage,
-    queries: Sequence[Query],
-    options: AttentionOptions,
+    place: Path, loaded: LoadedBackbone, picture: Picture, queries: Sequence[Query], options: AttentionOptions
 ) -> ImageFigures:
+    whole = picture.whole
     points = options.at if options.at else (None,)
     figures, found = [], []
     maps = list(attention_maps(loaded, whole, queries, options.device)) if queries else []
@@ -184,12 +187,9 @@ def _wording(point: tuple[float, float] | None, options: AttentionOptions) -> st
 
 
 def _draw_pca(
-    place: Path,
-    loaded: LoadedBackbone,
-    pictures: Sequence[Picture],
-    wholes: Sequence[WholeImage],
-    options: AttentionOptions,
+    place: Path, loaded: LoadedBackbone, pictures: Sequence[Picture], options: AttentionOptions
 ) -> PcaFigures:
+    wholes = [picture.whole for picture in pictures]
     colours = patch_colours([patch_features(loaded, whole, options.device) for whole in wholes])
     file = f"{PCA}.png"
     _write(place / file, pca_figure(wholes, colours, [picture.name for picture in pictures]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,10 @@ from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.single import is_image_file, read_image
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.evaluate.feature_cache.table import nothing_readable
+from ibot_cli.visualize.whole_image import OverlongImage, WholeImage
+
+Prepare = Callable[[Image.Image], WholeImage]
+_LONGEST_NAME = 100  # bytes; file systems take 255, with what is added to it
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -22,12 +26,12 @@ class Picture:
     Attributes:
         path: Where it is.
         name: Unlike those of the others, and fit for a file.
-        image: Mode `L` or `RGB`.
+        whole: What the network sees of it; the source, which may be far larger, is not kept.
     """
 
     path: str
     name: str
-    image: Image.Image
+    whole: WholeImage
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,44 +49,51 @@ class Pictures:
     notes: tuple[str, ...]
 
 
-def open_pictures(places: Sequence[str], *, channels: int, num: int, seed: int, taken: Sequence[str] = ()) -> Pictures:
+def open_pictures(
+    places: Sequence[str], prepare: Prepare, *, channels: int, num: int, seed: int, taken: Sequence[str] = ()
+) -> Pictures:
     """Read all images.
 
     Args:
         places: Image files and DATA, mixed at will.
+        prepare: Makes of each image what the network sees.
         channels: 1 or 3.
-        num: Images of each DATA, drawn with `seed`; those that cannot be read are replaced by others.
+        num: Images of each DATA, drawn with `seed`; those that cannot be read or are too long are replaced by others.
         seed: Of the drawing.
         taken: Names that no image may get.
 
     Raises:
-        DataError: A file cannot be read, no image of DATA can be, or as `open_source`.
+        DataError: A file cannot be read or is too long, no image of DATA can be read, or as `open_source`.
     """
-    found: list[tuple[str, Image.Image]] = []
+    found: list[tuple[str, WholeImage]] = []
     unreadable: dict[str, str] = {}
     notes: list[str] = []
     for place in places:
         if is_image_file(place) and Path(place).expanduser().exists():
-            found.append((place, read_image(place, channels)))
+            found.append((place, prepare(read_image(place, channels))))
             continue
         source = open_source(place, channels=channels, split="all")
-        found += _sample(source, num, seed, unreadable)
+        found += _sample(source, prepare, num, seed, unreadable)
         notes += source.notes
     names = _names([path for path, _ in found], taken)
-    pictures = [Picture(path=path, name=name, image=image) for (path, image), name in zip(found, names, strict=True)]
+    pictures = [Picture(path=path, name=name, whole=whole) for (path, whole), name in zip(found, names, strict=True)]
     return Pictures(pictures=tuple(pictures), unreadable=unreadable, notes=tuple(dict.fromkeys(notes)))
 
 
-def _sample(source: Source, num: int, seed: int, unreadable: dict[str, str]) -> list[tuple[str, Image.Image]]:
-    """Some images in the order of the source; adds those that cannot be read to `unreadable`."""
-    images: dict[int, Image.Image] = {}
+def _sample(
+    source: Source, prepare: Prepare, num: int, seed: int, unreadable: dict[str, str]
+) -> list[tuple[str, WholeImage]]:
+    """Some images in the order of the source; adds those that cannot be used to `unreadable`."""
+    images: dict[int, WholeImage] = {}
     for index in np.random.default_rng(seed).permutation(len(source)).tolist():
         if len(images) == num:
             break
         try:
-            images[index] = source.read(index)
+            images[index] = prepare(source.read(index))
         except UnreadableImage as error:
             unreadable[error.path] = error.reason
+        except OverlongImage as error:
+            unreadable[source.path(index)] = error.reason
     if not images:
         raise nothing_readable(source.name, unreadable)
     return [(source.path(index), images[index]) for index in sorted(images)]
@@ -94,7 +105,7 @@ def _names(paths: Sequence[str], taken: Sequence[str]) -> list[str]:
     used = {name.lower() for name in taken}
     for path in paths:
         stem = "".join(character if character.isalnum() or character in "-_" else "_" for character in Path(path).stem)
-        stem = stem[:100] or "image"
+        stem = stem.encode()[:_LONGEST_NAME].decode(errors="ignore") or "image"
         name, number = stem, 1
         while name.lower() in used:
             number += 1

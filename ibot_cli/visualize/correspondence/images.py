@@ -36,7 +36,7 @@ def match_images(
         The matches, and of each image the part that was seen, at its own resolution.
 
     Raises:
-        DataError: An image cannot be read.
+        DataError: An image cannot be read or is too long.
         UsageError: The size does not suit the network.
         WeightsError: The network has no grid of patches, or its features are not finite.
     """

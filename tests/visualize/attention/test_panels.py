@@ -188,6 +188,13 @@ def test_places_have_the_shape_of_the_image_and_room_for_captions(asked: dict[st
     assert (asked["side"], asked["height"]) == (120, 640)  # 16 pixels per patch, a whole factor of 4
 
 
+@pytest.mark.parametrize(("times", "columns"), [(8, 3), (40, 2), (400, 1)])
+def test_long_images_lie_below_each_other(asked: dict[str, object], times: int, columns: int) -> None:
+    panorama = whole_image(Image.new("L", (16 * times, 16)), loaded_network())
+    attention_figure(panorama, torch.ones(4, 4, 4 * times))
+    assert asked["columns"] == columns
+
+
 def test_outlines_are_the_heads_colours() -> None:
     whole = whole_image(Image.new("L", (16, 16)), loaded_network())
     figure = np.asarray(attention_figure(whole, torch.ones(16, 4, 4), side=96))

@@ -9,10 +9,22 @@ from PIL import Image
 
 from ibot_cli.errors import DataError
 from ibot_cli.visualize.attention.pictures import Pictures, open_pictures
+from ibot_cli.visualize.whole_image import OverlongImage, whole_image
+from tests.visualize.networks import loaded_network
+
+REASON = "it would be 40,000 x 4 patches, which is more than 32,768"
 
 
 def opened(*places: object, num: int = 3, seed: int = 0, channels: int = 1) -> Pictures:
-    return open_pictures([str(place) for place in places], channels=channels, num=num, seed=seed, taken=["pca"])
+    network = loaded_network(channels=channels)
+    return open_pictures(
+        [str(place) for place in places],
+        lambda image: whole_image(image, network),
+        channels=channels,
+        num=num,
+        seed=seed,
+        taken=["pca"],
+    )
 
 
 @pytest.fixture
@@ -30,9 +42,9 @@ def names(found: Pictures) -> list[str]:
 def test_files_in_the_order_named(folder: Path) -> None:
     found = opened(folder / "i5.png", folder / "i2.png")
     assert names(found) == ["i5", "i2"]
-    assert [picture.image.getpixel((0, 0)) for picture in found.pictures] == [100, 40]
+    assert [picture.whole.shown.getpixel((0, 0)) for picture in found.pictures] == [100, 40]
     assert found.pictures[0].path == str(folder / "i5.png")
-    assert opened(folder / "i5.png", channels=3).pictures[0].image.mode == "RGB"
+    assert opened(folder / "i5.png", channels=3).pictures[0].whole.shown.mode == "RGB"
 
 
 def test_a_sample_of_a_folder_depends_on_the_seed_and_keeps_the_order(folder: Path) -> None:
@@ -56,6 +68,24 @@ def test_names_are_unlike_and_fit_for_files(tmp_path: Path) -> None:
     found = names(opened(*(tmp_path / place for place in places)))
     assert found == ["one_é", "One_é-2", "one_é-2-2", "pca-2", "__odd"]
     assert len({name.lower() for name in found}) == 5
+
+
+def test_names_that_are_long_in_bytes_fit_for_files(tmp_path: Path) -> None:
+    places = [tmp_path / folder / ("\u65e5" * 80 + ".png") for folder in ("one", "two")]
+    for place in places:
+        place.parent.mkdir()
+        Image.new("L", (8, 8)).save(place)
+    first, second = names(opened(*places))
+    assert first == "\u65e5" * 33 and second == first + "-2"
+
+
+def test_images_that_are_too_long(folder: Path) -> None:
+    Image.new("L", (40_000, 4)).save(folder / "strip.png")
+    with pytest.raises(OverlongImage, match="An image of 40000 x 4 pixels is too large"):
+        opened(folder / "strip.png")
+    found = opened(folder, num=9)
+    assert len(found.pictures) == 8
+    assert found.unreadable == {str(folder / "strip.png"): REASON}
 
 
 def test_a_named_file_must_be_readable(folder: Path) -> None:

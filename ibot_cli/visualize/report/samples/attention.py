@@ -22,7 +22,7 @@ from ibot_cli.visualize.pages import inline_image
 from ibot_cli.visualize.report.samples.choice import readable_images
 from ibot_cli.visualize.report.samples.options import StageProgress
 from ibot_cli.visualize.report.samples.subject import Subject, short_name
-from ibot_cli.visualize.whole_image import WholeImage, whole_image
+from ibot_cli.visualize.whole_image import OverlongImage, WholeImage, whole_image
 from ibot_cli.weights.load import LoadedBackbone
 
 SIDE = 160
@@ -80,7 +80,11 @@ def attention_values(subject: Subject, progress: StageProgress | None = None) ->
     bad: dict[str, str] = {}
     seen: list[tuple[int, WholeImage, Tensor, Tensor]] = []
     for place, image in readable_images(subject.source, options.attention, options.seed, bad):
-        whole = whole_image(image, loaded)
+        try:
+            whole = whole_image(image, loaded)
+        except OverlongImage as error:
+            bad[subject.source.path(place)] = error.reason
+            continue
         query: Query = CLS if of_class_token else _centre(whole)
         maps = attention_maps(loaded, whole, [query], options.device)[0]
         seen.append((place, whole, maps, patch_features(loaded, whole, options.device)))
