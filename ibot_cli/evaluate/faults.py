@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
+from ibot_cli.progress import counted
 
 _SHOWN = 5
 _CHECKED = 65_536  # rows at a time
@@ -26,7 +27,8 @@ def left_out(bad: Mapping[str, str]) -> list[str]:
 def each_left_out(bad: Mapping[str, str]) -> list[str]:
     """A sentence for each of the first five unreadable images (path -> reason), and one for the rest."""
     notes = [f"{path} could not be read and was left out: {reason}." for path, reason in list(bad.items())[:_SHOWN]]
-    return notes + ([f"{len(bad) - _SHOWN:,} more images could not be read."] if len(bad) > _SHOWN else [])
+    more = len(bad) - _SHOWN
+    return notes + ([f"{counted(more, 'more image')} could not be read."] if more > 0 else [])
 
 
 def require_finite_features(features: Tensor, description: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, machine and time, so that a number can be traced. No environment variables."""
+"""What a run was computed with, and when, so that a number can be traced. No environment variables."""
 
 from __future__ import annotations
 
