@@ -44,13 +44,10 @@ def report(
         raise UsageError("--no-samples shows no images, so --data has no use.", "Leave one of them out.")
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.progress import stage_bars
-    from ibot_cli.runs.directory import RunDirectory
     from ibot_cli.train.machine import choose_device
-    from ibot_cli.visualize.report.report import place_of, write_report
+    from ibot_cli.visualize.report.report import write_report
     from ibot_cli.visualize.report.samples.options import SampleOptions
 
-    RunDirectory.open(run)
-    place_of(run, out)
     samples = None
     if not no_samples:
         chosen = choose_device(None if device == "auto" else device)

@@ -1,8 +1,9 @@
-"""Numbers as people read them; the filters `count`, `number`, `percent` and `megabytes` of the templates."""
+"""Numbers and times as people read them; `count`, `number` and `percent` are filters of the templates."""
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 NOTHING = "–"
 
@@ -29,6 +30,15 @@ def percent(value: float | None, digits: int = 1) -> str:
 def megabytes(value: float | None) -> str:
     """A number of bytes in MB (a million bytes)."""
     return NOTHING if value is None or _missing(value) else f"{value / 1e6:,.1f} MB"
+
+
+def moment(time: datetime | str | None) -> str:
+    """A time in UTC to the minute; of a text in ISO format."""
+    try:
+        known = datetime.fromisoformat(time) if isinstance(time, str) else time
+    except ValueError:
+        return str(time)
+    return NOTHING if known is None else f"{known.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _missing(value: float | None) -> bool:

@@ -89,7 +89,6 @@ def _environment() -> Environment:
         "count": numbers.count,
         "number": numbers.number,
         "percent": numbers.percent,
-        "megabytes": numbers.megabytes,
         "spans": spans,
     }
     return environment

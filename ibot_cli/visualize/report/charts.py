@@ -127,7 +127,7 @@ def draw(chart: LineChart, number: int) -> Drawn | None:
         return None
     lines = [smoothed(c.series) if c.rough and len(c.series) > _CROWDED else c.series for c in curves]
     axes, marks = _axes(chart, curves, lines)
-    parts = [*_grid(axes, marks, chart), *_limits(axes, chart)]
+    parts = _grid(axes, marks, chart)
     for place, (curve, line) in enumerate(zip(curves, lines, strict=True)):
         if line is not curve.series:
             parts.append(
@@ -136,6 +136,7 @@ def draw(chart: LineChart, number: int) -> Drawn | None:
                 )
             )
     parts += [_line(axes, line, place) for place, line in enumerate(lines)]
+    parts += _limits(axes, chart)
     rows = _rows(chart, lines, axes.last)
     return Drawn(
         title=chart.title,

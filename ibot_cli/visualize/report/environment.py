@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from ibot_cli.visualize.pages.numbers import NOTHING, megabytes
+from ibot_cli.visualize.pages.numbers import NOTHING, megabytes, moment
+from ibot_cli.visualize.report.history import sessions
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 
 
 def environment_section(run: RunRecord) -> Section:
-    """Versions and machine, then checkpoints and evaluations."""
+    """Versions and machine, then how the run began and went on, checkpoints and evaluations."""
     known = run.environment
     devices = ", ".join(map(str, known.get("devices") or [])) or "none"
     machine = [
+        ("Began", f"{moment(known['time'])} UTC" if known.get("time") else None),
         ("ibot", known.get("ibot")),
         ("Python", known.get("python")),
         *sorted((known.get("packages") or {}).items()),
@@ -32,10 +34,11 @@ def environment_section(run: RunRecord) -> Section:
         values={
             "machine": [(name, str(value)) for name, value in machine if value is not None] if known else [],
             "peak": NOTHING if peak is None else f"{peak:.2f} GiB",
+            "sessions": _sessions(run),
             "checkpoints": _checkpoints(run),
             "evaluations": [
                 (
-                    str(record.get("time", "")).replace("T", " ")[:16],
+                    moment(record.get("time")),
                     str(record["command"]),
                     str(record.get("data")),
                     _step(record.get("step")),
@@ -46,15 +49,35 @@ def environment_section(run: RunRecord) -> Section:
     )
 
 
-def _checkpoints(run: RunRecord) -> list[tuple[str, str, str, str, str]]:
+def _sessions(run: RunRecord) -> list[tuple[str, str, str, str, str]]:
+    """Nothing for a run that never went on: its command is below, where it can be copied."""
+    if not run.resumes:
+        return []
+    return [
+        (
+            moment(each.time),
+            f"{each.step:,}",
+            _epochs(run, each.step),
+            each.command,
+            "; ".join(each.changes) or "nothing",
+        )
+        for each in sessions(run)
+    ]
+
+
+def _epochs(run: RunRecord, step: int) -> str:
     per_epoch = run.steps_per_epoch
+    return NOTHING if per_epoch is None else f"{step / per_epoch:,.4g}"
+
+
+def _checkpoints(run: RunRecord) -> list[tuple[str, str, str, str, str]]:
     return [
         (
             each.name,
             f"{each.step:,}",
-            NOTHING if per_epoch is None else f"{each.step / per_epoch:,.4g}",
+            _epochs(run, each.step),
             megabytes(each.size),
-            each.time.isoformat(" ", timespec="minutes"),
+            moment(each.time),
         )
         for each in run.checkpoints
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.compare import compare
 from ibot_cli.evaluate.comparison import Cell, Column
-from ibot_cli.visualize.pages.numbers import NOTHING, number, percent
+from ibot_cli.visualize.pages.numbers import NOTHING, moment, number, percent
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 
@@ -93,6 +93,7 @@ def evaluations_section(run: RunRecord, found: Evaluated) -> Section:
         template="report/evaluations.html",
         values={
             "rows": rows,
+            "tuned": any(column.command == "finetune" for column, _ in cells),
             "behind": [_sentence(column, cell, each) for column, cell, each in behind if each.tone in ("warn", "bad")],
             "weights": list(dict.fromkeys(cell.weights for _, cell in cells)),
             "notes": found.notes,
@@ -136,7 +137,7 @@ def _details(column: Column, cell: Cell) -> tuple[str, ...]:
     settings = ", ".join(f"{name} {value}" for name, value in column.settings.items())
     images = NOTHING if cell.total is None else f"{cell.total:,}"
     step = NOTHING if cell.step is None else f"{cell.step:,}"
-    return column.title, column.data, images, step, cell.time.replace("T", " ")[:16], settings
+    return column.title, column.data, images, step, moment(cell.time), settings
 
 
 def _shown(value: float | None, column: Column) -> str:

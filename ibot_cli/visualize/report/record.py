@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ class RunRecord:
         config_text: The file that holds them.
         data: What `data.json` says; empty without.
         environment: What `env.json` says; empty without.
+        resumes: The same each time that the run went on, with the `step`; oldest first.
         metrics: What was recorded while it trained.
         evaluations: Records of evaluations, oldest first.
         bad_files: Reason by path of the images that could not be read.
@@ -67,6 +68,7 @@ class RunRecord:
     config_text: str
     data: Mapping[str, Any]
     environment: Mapping[str, Any]
+    resumes: tuple[Mapping[str, Any], ...]
     metrics: RunMetrics
     evaluations: tuple[Mapping[str, Any], ...]
     bad_files: Mapping[str, str]
@@ -141,6 +143,7 @@ def read_run(path: Path) -> RunRecord:
         config_text=text,
         data=data,
         environment=environment,
+        resumes=tuple(_resumes(run.resumes, problems)),
         metrics=metrics,
         evaluations=tuple(evaluations),
         bad_files=bad.get("files") or {},
@@ -158,6 +161,21 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any]:
         return content
     problems.append(f"{path.name} is missing or damaged.")
     return {}
+
+
+def _resumes(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """A half-written last line is no record yet."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        records = [json.loads(line) for line in lines]
+        if all(isinstance(record, dict) and isinstance(record.get("step"), int) for record in records):
+            return records
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        pass
+    problems.append(f"{path.name} is damaged, so it is not known when the run went on.")
+    return []
 
 
 def _metrics(run: RunDirectory, problems: list[str]) -> RunMetrics:
@@ -188,5 +206,5 @@ def _checkpoint(path: Path) -> CheckpointFile:
         name=path.name,
         step=int(path.name.removeprefix("step-").split(".")[0]),
         size=status.st_size,
-        time=datetime.fromtimestamp(status.st_mtime),
+        time=datetime.fromtimestamp(status.st_mtime, UTC),
     )

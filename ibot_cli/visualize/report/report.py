@@ -40,17 +40,6 @@ class Report:
     problems: tuple[str, ...]
 
 
-def place_of(run: Path, out: Path | None) -> Path:
-    """The file to write, checked before any work is done.
-
-    Raises:
-        UsageError: It is no place for a page.
-    """
-    path = run / NAME if out is None else out
-    check_page_path(path)
-    return path
-
-
 def write_report(
     run: Path,
     *,
@@ -70,11 +59,14 @@ def write_report(
 
     Raises:
         RunError: `run` is no run, or the file cannot be written.
-        UsageError: `out` is no place for a page.
+        UsageError: `out` is no place for a page, or `title` is blank.
         DataError: The images that `samples.data` names cannot be opened.
     """
+    if title is not None and not title.strip():
+        raise UsageError("--title is blank.", "Leave it out, or give the report a name.")
     record = read_run(run)
-    path = place_of(run, out)
+    path = run / NAME if out is None else out
+    check_page_path(path)
     shown = [] if samples is None else sample_sections(run, samples, progress=progress)
     sections = sections_of(record, shown)
     page = render_report(record, sections, title)
@@ -98,13 +90,7 @@ def sections_of(run: RunRecord, samples: list[Section]) -> list[Section]:
 
 
 def render_report(run: RunRecord, sections: list[Section], title: str | None = None) -> str:
-    """The page.
-
-    Raises:
-        UsageError: `title` is blank.
-    """
-    if title is not None and not title.strip():
-        raise UsageError("--title is blank.", "Leave it out, or give the report a name.")
+    """The page."""
     return render_page(
         "report.html",
         title=title or run.name,

@@ -96,8 +96,8 @@ def _losses(run: RunRecord) -> LineChart:
     curves = [_steps(run, name, text, rough=True) for name, text in _LOSSES.items()]
     return LineChart(
         title="Losses",
-        about="Cross-entropy between teacher and student in nats; averages of neighbouring steps over the single "
-        "values. The teacher learns too, so a loss may rise for a while in a healthy run.",
+        about="Cross-entropy between teacher and student in nats. The teacher learns too, so a loss may rise for a "
+        "while in a healthy run. Where steps are many, their averages are drawn over them.",
         curves=curves,
         show=lambda value: number(value, 2),
     )

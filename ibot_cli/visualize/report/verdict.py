@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ibot_cli.config.schema import Config
+from ibot_cli.evaluate.confidence import unpaired_difference
 from ibot_cli.progress import counted
 from ibot_cli.train.health import PATIENCE_EPOCHS, SlotHealth, verdict
 from ibot_cli.train.loop import resume_command
 from ibot_cli.visualize.report.evaluations import Evaluated, standing
+from ibot_cli.visualize.report.history import sessions
 from ibot_cli.visualize.report.record import RunRecord
 
 Tone = Literal["good", "warn", "bad", ""]
 LARGE_WAIT = 0.2
 MANY_SKIPPED = 0.01
 ALMOST_UNIFORM = 0.95
+CEILING = 0.98
 _SLOTS = {"cls": "class-token", "patch": "patch"}
-_MAIN = ("k-NN top-1", "linear probe top-1", "logistic regression top-1", "fine-tuned top-1")
+_TUNED = "fine-tuned top-1"
+_FROZEN = ("k-NN top-1", "linear probe top-1", "logistic regression top-1")
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,9 @@ class Episode:
 
 def findings(run: RunRecord, evaluated: Evaluated) -> list[Finding]:
     """Everything to say, the worst first."""
-    found = [*_progress(run), *_targets(run), *_skipped(run), *_quality(run), *_baselines(evaluated), *_waiting(run)]
-    found += [*_files(run), *(Finding("warn", problem) for problem in run.problems)]
+    found = [*_progress(run), *_resumes(run), *_targets(run), *_skipped(run), *_quality(run)]
+    found += [*_baselines(run, evaluated), *_waiting(run), *_files(run)]
+    found += [Finding("warn", problem) for problem in run.problems]
     order: Sequence[Tone] = ("bad", "warn", "", "good")
     return sorted(found, key=lambda each: order.index(each.tone))
 
@@ -58,8 +62,7 @@ def health(run: RunRecord) -> tuple[str, Tone]:
     """The state of the run in a word or two: of its optimisation, not of what it is worth."""
     if run.task == "pretrain" and any(not episode.over for episode in collapses(run)):
         return "Collapsed", "bad"
-    steps = len(run.metrics.of_steps("loss/total")) + len(run.metrics.skipped)
-    if len(run.metrics.skipped) > MANY_SKIPPED * max(steps, 1):
+    if _skipped_share(run) > MANY_SKIPPED:
         return "Unstable", "bad"
     if not run.metrics.epochs:
         return "Not known yet", ""
@@ -151,13 +154,25 @@ def _progress(run: RunRecord) -> Iterator[Finding]:
     yield Finding("warn", f"The run is not complete: {counted(run.epochs_done, 'epoch')}{of} done. {saved}")
 
 
+def _resumes(run: RunRecord) -> Iterator[Finding]:
+    """Going on is exact on the same machine with the same versions only."""
+    if not run.resumes:
+        return
+    text = f"The run was stopped and went on {counted(len(run.resumes), 'time')}, the last time after step "
+    text += f"{run.resumes[-1]['step']:,}; see Environment."
+    if any(each.changes for each in sessions(run)):
+        yield Finding("warn", f"{text} Versions or the machine changed, so it may not equal a run without a stop.")
+    else:
+        yield Finding("", text)
+
+
 def _skipped(run: RunRecord) -> Iterator[Finding]:
     skipped, steps = run.metrics.skipped, run.metrics.last_step
     if not skipped:
         if steps:
             yield Finding("good", f"Every one of {counted(steps, 'update')} was finite; none was skipped.")
         return
-    share = len(skipped) / max(steps, 1)
+    share = _skipped_share(run)
     advice = (
         ""
         if share <= MANY_SKIPPED
@@ -168,6 +183,10 @@ def _skipped(run: RunRecord) -> Iterator[Finding]:
         f"{counted(len(skipped), 'update')} of {steps:,} ({share:.2%}) not finite and skipped, the first at step "
         f"{skipped[0]:,}.{advice}",
     )
+
+
+def _skipped_share(run: RunRecord) -> float:
+    return len(run.metrics.skipped) / max(run.metrics.last_step, 1)
 
 
 def _quality(run: RunRecord) -> Iterator[Finding]:
@@ -182,38 +201,49 @@ def _quality(run: RunRecord) -> Iterator[Finding]:
     what = "k-NN accuracy on held-out training images" if name == "knn_accuracy" else "top-1 accuracy"
     first, last, best = float(series.values[0]), float(series.values[-1]), float(series.values.max())
     where = int(series.steps[series.values.argmax()])
-    margin = 2 * math.sqrt(max(best * (1 - best), 1e-4) / _judged(run, name))
-    if best - last > margin:
+    images = _judged(run, name)
+    if _above(best, last, images):
         see = " See `ibot knn-eval RUN DATA --checkpoints all`." if name == "knn_accuracy" else ""
         yield Finding(
             "warn",
             f"The {what} was best after epoch {where:,} ({best:.1%}) and fell to {last:.1%}, by more "
             f"than chance explains.{see}",
         )
-    elif len(series) > 1 and last - first > margin:
+    elif len(series) > 1 and _above(last, first, images):
         yield Finding("good", f"The {what} rose from {first:.1%} (epoch {series.steps[0]:,.0f}) to {last:.1%}.")
-    elif len(series) > 1 and 1 - last <= margin:
+    elif len(series) > 1 and min(first, last) >= CEILING:
         yield Finding(
-            "", f"The {what} was {first:.1%} from the first on: too easy to tell good weights from better ones."
+            "",
+            f"The {what} was {first:.1%} at first and {last:.1%} at last: these images are too easy to tell good "
+            "weights from better ones.",
         )
     elif len(series) > 1:
-        yield Finding("warn", f"The {what} did not rise beyond chance: {first:.1%} at first, {last:.1%} at last.")
+        yield Finding(
+            "warn",
+            f"The {what} was {first:.1%} at first and {last:.1%} at last; with about {counted(images, 'image')} to "
+            "judge by, that is no more than chance explains.",
+        )
 
 
-def _judged(run: RunRecord, name: str) -> float:
+def _above(share: float, other: float, images: int) -> bool:
+    """Whether one accuracy is above another by more than the choice of the images explains, to 95 %."""
+    return unpaired_difference(round(share * images), images, round(other * images), images)[1] > 0
+
+
+def _judged(run: RunRecord, name: str) -> int:
     """About how many images an accuracy is a share of."""
     if name == "test/top1_accuracy":
-        return float(run.data.get("num_test") or 100)
+        return run.data.get("num_test") or 100
     if name == "holdout/top1_accuracy":
-        return float(run.data.get("num_holdout") or 100)
+        return run.data.get("num_holdout") or 100
     if not isinstance(run.config, Config):
-        return 100.0
+        return 100
     images = min(run.data.get("num_images") or 1000, run.config.monitor.knn_max_images)
-    return max(images * run.config.monitor.knn_holdout, 1.0)
+    return max(round(images * run.config.monitor.knn_holdout), 1)
 
 
-def _baselines(evaluated: Evaluated) -> Iterator[Finding]:
-    main = evaluated.find(*_MAIN)
+def _baselines(run: RunRecord, evaluated: Evaluated) -> Iterator[Finding]:
+    main = evaluated.find(*([_TUNED, *_FROZEN] if run.task == "finetune" else [*_FROZEN, _TUNED]))
     if main is None:
         if not evaluated.columns:
             yield Finding(

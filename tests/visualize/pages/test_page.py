@@ -1,4 +1,5 @@
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
@@ -6,7 +7,7 @@ import pytest
 
 from ibot_cli.errors import RunError, UsageError
 from ibot_cli.visualize.pages import check_page_path, page, render_page, write_page
-from ibot_cli.visualize.pages.numbers import count, megabytes, number, percent
+from ibot_cli.visualize.pages.numbers import count, megabytes, moment, number, percent
 from ibot_cli.visualize.pages.page import spans
 from tests.visualize.pages.document import check_page
 
@@ -40,7 +41,7 @@ def test_a_forgotten_value_is_an_error() -> None:
 def test_building_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "try.html").write_text(
         """{% extends "base.html" %}{% import "parts.html" as parts %}{% block content %}
-        {{ parts.figure("data:,x", hostile, "A caption", sharp=true, full="data:,y") }}
+        {{ parts.picture("data:,x", hostile, sharp=true, caption=hostile) }}
         {{ parts.table("Figures", ["What", "How much"], [[hostile, "1"]], numbers=(1,)) }}
         {{ parts.badge("fine", "good") }} {{ parts.notice(hostile, "warn") }} {{ parts.command("ibot " ~ hostile) }}
         <dl class="cards">{{ parts.card("k-NN", 0.5|percent, "about it", "bad") }}</dl>{% endblock %}"""
@@ -49,7 +50,7 @@ def test_building_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(page._environment(), "loader", both)
     document = check_page(render_page("try.html", title="Try", hostile=HOSTILE))
     zoom = next(button for button in document.all("button") if button.get("class") == "zoom")
-    assert zoom["data-full"] == "data:,y"
+    assert zoom["data-caption"] == HOSTILE
     assert document.all("img") == [{"src": "data:,x", "alt": HOSTILE, "class": "sharp", "decoding": "async"}]
     assert {"scope": "col", "class": "number"} in document.all("th") and {"class": "number"} in document.all("td")
     assert ("code", f"ibot {HOSTILE}") in document.texts
@@ -113,3 +114,9 @@ def luminance(colour: str) -> float:
     levels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_times_as_people_read_them() -> None:
+    assert moment("2030-01-01T01:30:59+02:00") == "2029-12-31 23:30"
+    assert moment(datetime(2030, 1, 1, tzinfo=UTC)) == "2030-01-01 00:00"
+    assert (moment(None), moment("soon")) == ("–", "soon")

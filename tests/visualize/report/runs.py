@@ -7,6 +7,7 @@ from typing import Any
 
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import resolve, to_yaml
+from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.durable import write_json
 from ibot_cli.runs.metrics import MetricsLog
 
@@ -105,3 +106,11 @@ def append_line(run: Path, text: str) -> None:
 def rewrite(path: Path, **changes: Any) -> None:
     """Change entries of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def resume(run: Path, step: int, **changes: Any) -> None:
+    """Record that the run went on, on the machine of its beginning but for the changes."""
+    environment = json.loads((run / "env.json").read_text())
+    command = ["/home/me/.venv/bin/ibot", environment["command"][1], "--out", str(run), "--resume"]
+    time = f"2030-01-02T03:{step % 60:02d}:59+00:00"
+    RunDirectory(run).append_resume(step, environment | {"command": command, "time": time} | changes)

@@ -10,6 +10,7 @@ LINES = (
     '{"step": 1, "epoch": 0, "lr": 0.5, "skipped": false}\n'
     "not json\n"
     '{"step": 2, "epoch": 0, "lr": null, "skipped": true}\n'
+    '{"step": 2, "lr": NaN}\n'
     "\n"
     '{"no": "step"}\n'
     '{"step": 2, "epochs_done": 1, "knn_accuracy": 0.25}\n'
@@ -28,7 +29,7 @@ def test_records_become_columns(tmp_path: Path) -> None:
     assert found.skipped == (2,) and found.last_step == 4
     assert found.of_epochs("knn_accuracy").values.tolist() == [0.25]
     assert found.of_epochs("bad_files").steps.tolist() == [2]
-    assert found.damaged == (2, 5, 8, 9), "the half-written last line is no damage"
+    assert found.damaged == (2, 6, 9, 10), "the half-written last line is no damage"
     assert len(found.of_steps("nothing")) == 0 and found.of_epochs("nothing").last is None
 
 

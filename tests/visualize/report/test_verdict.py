@@ -6,8 +6,8 @@ import pytest
 from ibot_cli.visualize.report.evaluations import evaluated
 from ibot_cli.visualize.report.record import read_run
 from ibot_cli.visualize.report.verdict import findings, health
-from tests.evaluate.records import add_knn
-from tests.visualize.report.runs import finetune_run, pretrain_run
+from tests.evaluate.records import add_finetune, add_knn
+from tests.visualize.report.runs import finetune_run, pretrain_run, resume
 
 UNIFORM = {"target_entropy/cls": 0.999, "target_entropy/patch": 0.999}
 NARROW = {"target_entropy/patch": 0.01, "marginal_entropy/patch": 0.0, "used_prototypes/patch": 1}
@@ -90,11 +90,47 @@ def test_accuracy_that_falls_or_stays(tmp_path: Path) -> None:
     _, found = told(pretrain_run(tmp_path / "falls", each_epoch=lambda epoch: {"knn_accuracy": 0.9 - 0.1 * epoch}))
     assert said(found, "warn", "was best after epoch 1 (80.0%) and fell to 30.0%, by more than chance explains.")
     _, found = told(pretrain_run(tmp_path / "stays", each_epoch=lambda epoch: {"knn_accuracy": 0.8 + 0.001 * epoch}))
-    assert said(found, "warn", "did not rise beyond chance: 80.1% at first, 80.6% at last.")
+    assert said(
+        found, "warn", "was 80.1% at first and 80.6% at last; with about 144 images to judge by, that is no more"
+    )
     _, found = told(pretrain_run(tmp_path / "easy", each_epoch=lambda _: {"knn_accuracy": 1.0}))
-    assert said(found, "", "was 100.0% from the first on: too easy")
+    assert said(found, "", "was 100.0% at first and 100.0% at last: these images are too easy")
     _, found = told(finetune_run(tmp_path / "tuned"))
     assert said(found, "good", "The top-1 accuracy rose from 60.0% (epoch 2) to 80.0%.")
+
+
+@pytest.mark.parametrize("last", [143 / 144, 141 / 144])
+def test_an_image_or_three_less_than_all_is_no_fall(tmp_path: Path, last: float) -> None:
+    _, found = told(
+        pretrain_run(tmp_path / "run", each_epoch=lambda epoch: {"knn_accuracy": 1.0 if epoch < 6 else last})
+    )
+    assert not any("fell to" in words for _, words in found)
+    assert said(found, "" if last > 0.98 else "warn", f"was 100.0% at first and {last:.1%} at last")
+
+
+def test_few_images_tell_little(tmp_path: Path) -> None:
+    few = {"num_images": 50}  # of which 5 are held out
+    _, found = told(
+        pretrain_run(tmp_path / "run", each_epoch=lambda epoch: {"knn_accuracy": 0.2 * min(epoch, 3)}, **few)
+    )
+    assert said(found, "warn", "was 20.0% at first and 60.0% at last; with about 5 images to judge by")
+
+
+def test_a_run_that_went_on(tmp_path: Path) -> None:
+    path = pretrain_run(tmp_path / "run")
+    resume(path, 40)
+    assert said(
+        told(path)[1], "", "The run was stopped and went on 1 time, the last time after step 40; see Environment."
+    )
+    resume(path, 80, packages={"torch": "2.12.0", "numpy": "2.0.0"})
+    assert said(told(path)[1], "warn", "went on 2 times, the last time after step 80; see Environment. Versions or the")
+
+
+def test_what_a_fine_tuned_run_is_judged_by(tmp_path: Path) -> None:
+    path = finetune_run(tmp_path / "tuned")
+    add_knn(path, 0.95)
+    add_finetune(path, path, 0.8)
+    assert said(told(path)[1], "", "fine-tuned top-1 on builtin:digits is 80.0%: no baseline was measured.")
 
 
 def test_baselines(tmp_path: Path) -> None:

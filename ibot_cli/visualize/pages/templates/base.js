@@ -24,10 +24,6 @@
     shown = button;
     const inside = button.querySelector("img, svg");
     const copy = inside.cloneNode(true);
-    if (button.dataset.full) copy.src = button.dataset.full;
-    copy.removeAttribute("width");
-    copy.removeAttribute("height");
-    copy.removeAttribute("loading");
     stage.replaceChildren(copy);
     const figcaption = button.closest("figure")?.querySelector("figcaption");
     box.querySelector(".lightbox-caption").textContent =

@@ -6,13 +6,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ibot_cli.evaluate.retrieval.duplicates import THRESHOLD
 from ibot_cli.evaluate.retrieval.neighbours import Neighbour
 from ibot_cli.visualize.report.samples.browse import Asked, Browse, browse_neighbours
 from ibot_cli.visualize.report.samples.options import StageProgress
 from ibot_cli.visualize.report.samples.subject import Subject, short_name
 from ibot_cli.visualize.report.samples.thumbnails import Thumbnail, Thumbnails
-
-SAME = 0.999  # a larger cosine makes a duplicate, as in `ibot retrieve --duplicates`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +81,9 @@ def browser_values(subject: Subject, found: Browse) -> Mapping[str, object]:
         "labelled": found.num_wrong is not None,
         "num_wrong": found.num_wrong,
         "shown_wrong": sum(row.wrong for row in rows),
+        "some_shown": len(rows) < found.num_asked,
         "num_same": sum(near.same for row in rows for near in row.neighbours),
-        "same": SAME,
+        "same": THRESHOLD,
         "found": found,
         "per_row": max((len(row.neighbours) for row in rows), default=0),
         "queries": subject.part,
@@ -133,5 +133,5 @@ def _shown(subject: Subject, asked: Asked, near: Neighbour, copies: Thumbnails) 
         label=near.label,
         similarity=near.similarity,
         wrong=near.label != asked.found.label if known else None,
-        same=near.similarity > SAME,
+        same=near.similarity > THRESHOLD,
     )

@@ -63,8 +63,14 @@ def test_marks_and_filters_say_what_is_wrong() -> None:
     ]
     text = " ".join(Document(page).text().split())
     assert "Of 3 test images, 1 gets a wrong class." in text
-    assert "1 of the 3 below were chosen among the wrong ones on purpose" in text
+    assert "on purpose" not in text  # all of them are shown
     assert "All (3)" in text and "✗ Wrong only (1)" in text
+
+
+def test_wrong_ones_that_were_chosen_are_said_to_be() -> None:
+    images = gallery(TRAIN, LABELS, ("rrrr", "rrrg", "gggg"), (0, 1, 1))
+    text = " ".join(check_page(page_of(subject(images, neighbours=3, queries=2))).text().split())
+    assert "Of 3 test images, 1 gets a wrong class. 1 of the 2 below was chosen among the wrong ones on purpose" in text
 
 
 def test_every_picture_is_stored_once() -> None:
