@@ -25,7 +25,8 @@ def wrapped(text: str, font: Font, width: int) -> tuple[str, ...]:
 
 
 def cut(text: str, font: Font, width: int) -> str:
-    """The text, or as much of it as fits before an ellipsis."""
+    """The text on one line, or as much of it as fits before an ellipsis; line breaks and tabs become spaces."""
+    text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
     kept = text

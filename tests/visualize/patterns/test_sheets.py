@@ -117,7 +117,7 @@ def test_whole_images_for_class_tokens() -> None:
     assert overview_sheet(source, found).width > 600
 
 
-@pytest.mark.parametrize("changes", [{}, {"classes": ("warm", "a class whose name is far too long for any caption")}])
+@pytest.mark.parametrize("changes", [{}, {"classes": ("warm", "a class whose name is\nfar too long for any caption")}])
 def test_unlabelled_and_long_names_are_no_trouble(changes: dict[str, tuple[str, ...]]) -> None:
     source = RAGGED if changes else UNLABELLED
     found = replace(find(source), **changes)
