@@ -5,10 +5,11 @@ Shapes: B images, N patches (1 for class tokens), K prototypes, d bottleneck, D 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,19 +71,33 @@ class NetworkAssigner:
             WeightsError: A score is not finite.
         """
         bottleneck = bottlenecks(self._backbone, self._head, self._kind, images, self._precision)
-        shape = bottleneck.shape[:2]
-        rows = max(1, _CHUNK_ELEMENTS.get(images.device.type, _CHUNK_ELEMENTS["cpu"]) // self.num_prototypes)
         score_of = self._head.patch_logits if self._kind == "patch" else self._head.cls_logits
         center = self._center.to(images.device)
-        with exact_float32(images.device):
-            found = [most_likely(score_of(part), center, self._temp) for part in bottleneck.flatten(0, 1).split(rows)]
-        prototype, score, probability = (torch.cat(part).cpu().view(shape) for part in zip(*found, strict=True))
-        if not bool(torch.isfinite(score).all()):
+        found = assigned(bottleneck, self.num_prototypes, lambda part: most_likely(score_of(part), center, self._temp))
+        if not bool(np.isfinite(found.score).all()):
             raise WeightsError(
                 f"The scores of {self._description} are not finite.",
                 "Check the weights: the training may have diverged.",
             )
-        return Assigned(prototype.numpy(), score.numpy(), probability.numpy())
+        return found
+
+
+def assigned(
+    vectors: Tensor, num_prototypes: int, choose: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+) -> Assigned:
+    """Choose for all vectors `[B, N, d]`, in parts whose scores `[R, K]` fit into memory, in exact float32.
+
+    Args:
+        vectors: Of patches.
+        num_prototypes: K.
+        choose: From vectors `[R, d]` to prototype, score and probability, `[R]` each.
+    """
+    rows = max(1, _CHUNK_ELEMENTS.get(vectors.device.type, _CHUNK_ELEMENTS["cpu"]) // num_prototypes)
+    with exact_float32(vectors.device):
+        found = [choose(part) for part in vectors.flatten(0, 1).split(rows)]
+    shape = vectors.shape[:2]
+    prototype, score, probability = (torch.cat(part).cpu().view(shape).numpy() for part in zip(*found, strict=True))
+    return Assigned(prototype, score, probability)
 
 
 def most_likely(logits: Tensor, center: Tensor, temp: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from ibot_cli.evaluate.baselines import SEEDS, baseline_index
 from ibot_cli.visualize.patterns.assignment import NetworkAssigner, evaluating, num_prototypes
 from ibot_cli.visualize.patterns.center import DEFAULT_TEMP, Scale, StageProgress, find_scale
 from ibot_cli.visualize.patterns.collector import Collector
-from ibot_cli.visualize.patterns.find import patch_side, preparation, require_head
+from ibot_cli.visualize.patterns.find import network_assigner, patch_side, preparation, require_head
 from ibot_cli.visualize.patterns.measurement import measure
 from ibot_cli.visualize.patterns.pixels import fit_pixels
 from ibot_cli.visualize.patterns.random_weights import random_patterns, with_random_weights, without_names
@@ -113,15 +113,7 @@ def _assigner(
         scale = find_scale(loaded.scale, loaded.backbone, head, source, preparation(loaded), options)
     else:  # no other order asks how probable anything is
         scale = Scale(torch.zeros(num_prototypes(head, options.kind)), DEFAULT_TEMP)
-    return NetworkAssigner(
-        loaded.backbone,
-        head,
-        options.kind,
-        center=scale.center,
-        temp=scale.temp,
-        precision=options.precision,
-        description=loaded.description,
-    )
+    return network_assigner(loaded, scale, options)
 
 
 def _known(found: Patterns) -> Purity:

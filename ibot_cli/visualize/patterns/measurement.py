@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,12 @@ from torch import Tensor
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import EvalTransform
 from ibot_cli.errors import WeightsError
-from ibot_cli.evaluate.batches import Batch, read_batches
-from ibot_cli.evaluate.feature_cache.table import nothing_readable
+from ibot_cli.evaluate.batches import Batch
 from ibot_cli.visualize.patterns.assignment import Assigner
 from ibot_cli.visualize.patterns.brightness import image_brightness, levels, patch_brightness
 from ibot_cli.visualize.patterns.collector import Collector
+from ibot_cli.visualize.patterns.reading import Progress, readable_batches
 from ibot_cli.visualize.patterns.result import PatternOptions
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +63,6 @@ def measure(
         DataError: No image can be read.
         WeightsError: The network gives scores that are not finite, or no patch tokens.
     """
-    device = torch.device(options.device)
     chosen = np.arange(len(source), dtype=np.int64) if index is None else index
     num_classes = class_count(source)
     collectors = [Collector(each.num_prototypes, options.top_k, num_classes) for each in assigners]
@@ -73,18 +70,10 @@ def measure(
     side = transform.image_size // stride
     grid = (side, side) if options.kind == "patch" else (1, 1)
     bad: dict[str, str] = {}
-    cuts = [range(len(chosen))[at : at + options.batch_size] for at in range(0, len(chosen), options.batch_size)]
-    read = read_batches(source, transform, chosen, cuts, workers=options.workers, pinned=device.type == "cuda")
-    for cut, batch in zip(cuts, read, strict=True):
-        bad |= dict(value for _, value in sorted(batch.bad.items()))
-        if batch.places:
-            images = chosen[batch.places]
-            sizes[images] = batch.sizes
-            _add(assigners, collectors, batch, images, source, transform, stride, grid, options)
-        if progress is not None:
-            progress(cut.stop, len(chosen))
-    if all(collector.num_images == 0 for collector in collectors):
-        raise nothing_readable(source.name, bad)
+    for batch in readable_batches(source, transform, chosen, options, bad=bad, progress=progress):
+        images = chosen[batch.places]
+        sizes[images] = batch.sizes
+        _add(assigners, collectors, batch, images, source, transform, stride, grid, options)
     return Measurement(collectors, sizes, grid, bad)
 
 

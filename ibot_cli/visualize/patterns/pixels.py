@@ -6,6 +6,7 @@ Shapes: B images, N patches, K centres, D values of a patch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,20 +16,17 @@ from torch.nn import functional
 
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import EvalTransform
-from ibot_cli.evaluate.batches import read_batches
 from ibot_cli.evaluate.cluster.kmeans import kmeans
-from ibot_cli.evaluate.feature_cache.table import nothing_readable
-from ibot_cli.evaluate.precision import exact_float32
-from ibot_cli.visualize.patterns.assignment import most_likely
+from ibot_cli.visualize.patterns.assignment import assigned, most_likely
 from ibot_cli.visualize.patterns.brightness import levels
 from ibot_cli.visualize.patterns.collector import Assigned
+from ibot_cli.visualize.patterns.reading import readable_batches
 from ibot_cli.visualize.patterns.result import PatternOptions
 
 MOST_PATCHES = 50_000
 IMAGE_SIDE = 32  # of a whole image, for class tokens
 _MOST_VALUES = 2**26  # of all patches of the sample
 _ITERATIONS = 30  # of k-means; the assignment hardly changes afterwards
-_CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # distances held at once
 
 
 class PixelAssigner:
@@ -51,14 +49,8 @@ class PixelAssigner:
     def assign(self, images: Tensor) -> Assigned:
         """See `ibot_cli.visualize.patterns.assignment.Assigner`."""
         patches = raw_patches(images, self._transform, self._stride)
-        rows = max(1, _CHUNK_ELEMENTS.get(images.device.type, _CHUNK_ELEMENTS["cpu"]) // self.num_prototypes)
         centers = self._centers.to(images.device)
-        with exact_float32(images.device):
-            found = [self._nearest(part, centers) for part in patches.flatten(0, 1).split(rows)]
-        prototype, score, probability = (
-            torch.cat(part).cpu().view(patches.shape[:2]) for part in zip(*found, strict=True)
-        )
-        return Assigned(prototype.numpy(), score.numpy(), probability.numpy())
+        return assigned(patches, self.num_prototypes, lambda part: self._nearest(part, centers))
 
     def _nearest(self, patches: Tensor, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         squared = torch.cdist(patches, centers).square_()
@@ -128,18 +120,10 @@ def _sample(
     places = np.sort(np.random.default_rng(options.seed).permutation(len(index) * per_image)[:most])
     images, patches = np.divmod(places, per_image)
     wanted = np.unique(images)
-    cuts = [range(len(wanted))[at : at + options.batch_size] for at in range(0, len(wanted), options.batch_size)]
-    found, bad = list[Tensor](), dict[str, str]()
-    read = read_batches(source, transform, index[wanted], cuts, workers=options.workers)
-    for cut, batch in zip(cuts, read, strict=True):
-        bad |= dict(batch.bad.values())
-        if batch.places:
-            every = raw_patches(batch.images, transform, side)
-            for row, place in enumerate(batch.places):
-                mine = slice(*np.searchsorted(images, [wanted[place], wanted[place] + 1]))
-                found.append(every[row, torch.from_numpy(patches[mine])])
-        if progress is not None:
-            progress("raw patches", cut.stop, len(wanted))
-    if not found:
-        raise nothing_readable(source.name, bad)
+    found, report = list[Tensor](), None if progress is None else partial(progress, "raw patches")
+    for batch in readable_batches(source, transform, index[wanted], options, progress=report):
+        every = raw_patches(batch.images, transform, side)
+        for row, place in enumerate(batch.places):
+            mine = slice(*np.searchsorted(images, [wanted[place], wanted[place] + 1]))
+            found.append(every[row, torch.from_numpy(patches[mine])])
     return torch.cat(found)
