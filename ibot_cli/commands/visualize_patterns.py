@@ -83,7 +83,7 @@ def visualize_patterns(
     from ibot_cli.evaluate.cluster.images import open_images
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.evaluate.precision import check_precision
-    from ibot_cli.progress import stage_bars
+    from ibot_cli.progress import counted, stage_bars
     from ibot_cli.train.machine import choose_device
     from ibot_cli.visualize.patterns.files import check_pattern_folder, default_folder, pattern_numbers
     from ibot_cli.visualize.patterns.protocol import draw_patterns
@@ -111,8 +111,19 @@ def visualize_patterns(
         workers=default_workers(chosen) if workers is None else workers,
     )
     images = open_images(data, channels=loaded.channels, part=split)
-    settings = {"weights": weights, "data": data, "split": split, "which": which, "heads": heads, "seed": seed}
-    settings |= {"precision": precision, "baseline": baseline, "baselines": not no_baselines}
+    settings = {
+        "weights": weights,
+        "data": data,
+        "split": split,
+        "which": which,
+        "heads": heads,
+        "num_patterns": num_patterns,
+        "prototypes": named,
+        "seed": seed,
+        "precision": precision,
+        "baseline": baseline,
+        "baselines": not no_baselines,
+    }
     with stage_bars() as progress:
         drawn = draw_patterns(
             loaded,
@@ -127,6 +138,6 @@ def visualize_patterns(
     show_patterns(drawn.found)
     if json:
         console.emit_json({"folder": folder, **pattern_numbers(drawn.found, drawn.beside, settings)})
-    sheets = len(drawn.files.sheets) + len(drawn.files.random_sheets)
-    console.note(f"{sheets} sheets, {drawn.files.overview.name} and {drawn.files.numbers.name} are in {folder}.")
+    sheets = counted(len(drawn.files.sheets) + len(drawn.files.random_sheets), "sheet")
+    console.note(f"{sheets}, {drawn.files.overview.name} and {drawn.files.numbers.name} are in {folder}.")
     console.note(f"To look around in them, open {drawn.files.page} in a browser.")

@@ -81,7 +81,7 @@ def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     mean = sum(each["members"] for each in purity["random"]) / 3
     low, high = (choose(each["members"] for each in purity["random"]) for choose in (min, max))
     assert f"{mean:.1%} ({low:.1%} to {high:.1%})" in random
-    assert any(line.startswith("k-means on raw pixels") for line in err.splitlines())
+    assert any(line.startswith(f"k-means on raw pixels, K = {purity['pixels_k']}") for line in err.splitlines())
     assert f"Trained / random weights: {purity['trained']['members'] / mean:.2f} of the members shown" in err
     assert "6 sheets, overview.png and patterns.json are in patterns." in err
     assert f"open {Path('patterns') / 'index.html'} in a browser" in err
@@ -124,11 +124,16 @@ def test_options_reach_the_result(ibot, place: Path) -> None:  # type: ignore[no
     purities = [pattern["purity"] for pattern in ordered["patterns"]]
     assert ordered["order"] == "purity" and purities == sorted(purities, reverse=True)
     assert first["window"] == 5
+    assert (first["settings"]["num_patterns"], first["settings"]["prototypes"]) == (2, None)
+    assert found["settings"]["prototypes"] == [two, one]
 
 
 def test_without_labels(ibot) -> None:  # type: ignore[no-untyped-def]
     code, _, err = ibot("--num-patterns", "2", data="images/dark")
     assert code == 0 and "Purity" not in err and "raw pixels" not in err
+    assert "1 sheet, overview.png" in err and "6 images, 96 patches." in err
+    code, _, err = ibot("--num-patterns", "1", "--kind", "cls", "--out", "whole", data="images/dark")
+    assert code == 0 and "1 sheet, overview.png" in err and "6 images." in err and "patch" not in err
 
 
 def test_a_single_class_has_nothing_to_compare(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]

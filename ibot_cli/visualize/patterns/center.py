@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ibot_cli.core.heads import Head
 from ibot_cli.data.sources import Source
-from ibot_cli.evaluate.batches import Transform, read_batches
-from ibot_cli.evaluate.feature_cache.table import nothing_readable
+from ibot_cli.evaluate.batches import Transform
 from ibot_cli.evaluate.precision import exact_float32
 from ibot_cli.visualize.patterns.assignment import bottlenecks, num_prototypes, prototype_weight
+from ibot_cli.visualize.patterns.reading import readable_batches
 from ibot_cli.visualize.patterns.result import PatternOptions
 from ibot_cli.weights.teacher_scale import TeacherScale
 
@@ -70,10 +70,10 @@ def find_scale(
     center, temp = (held.patch_center, held.patch_temp) if options.kind == "patch" else (held.cls_center, held.cls_temp)
     if center is None or len(center) != num_prototypes(head, options.kind):
         index = sample_index(len(source), options.seed)
-        center = _mean_score(backbone, head, source, transform, index, options, progress)
+        center, num_read = _mean_score(backbone, head, source, transform, index, options, progress)
         notes.append(
             f"The weights hold no centre of the {what} (none is kept with Sinkhorn); the mean score over "
-            f"{len(index):,} of these images stands for it. It changes probabilities, not which pattern is whose."
+            f"{num_read:,} of these images stands for it. It changes probabilities, not which pattern is whose."
         )
     if temp is None:
         temp = DEFAULT_TEMP
@@ -94,23 +94,20 @@ def _mean_score(
     index: NDArray[np.int64],
     options: PatternOptions,
     progress: StageProgress | None,
-) -> Tensor:
-    """Mean score of every prototype, float32 `[K]`: the layer applied to the mean bottleneck, since it is linear."""
+) -> tuple[Tensor, int]:
+    """Mean score of every prototype, float32 `[K]`, and of how many images.
+
+    It is the layer applied to the mean bottleneck, since it is linear.
+    """
     device = torch.device(options.device)
     total = torch.zeros(prototype_weight(head, options.kind).shape[1], dtype=torch.float64)
-    count, bad = 0, dict[str, str]()
+    count = num_read = 0
     report = None if progress is None else partial(progress, "centre")
-    cuts = [range(len(index))[start : start + options.batch_size] for start in range(0, len(index), options.batch_size)]
-    read = read_batches(source, transform, index, cuts, workers=options.workers, pinned=device.type == "cuda")
-    for cut, batch in zip(cuts, read, strict=True):
-        bad |= dict(batch.bad.values())
-        if batch.places:
-            found = bottlenecks(backbone, head, options.kind, batch.images.to(device), options.precision)
-            total += found.flatten(0, 1).sum(dim=0, dtype=torch.float64).cpu()
-            count += found.shape[0] * found.shape[1]
-        if report is not None:
-            report(cut.stop, len(index))
-    if count == 0:
-        raise nothing_readable(source.name, bad)
+    for batch in readable_batches(source, transform, index, options, progress=report):
+        found = bottlenecks(backbone, head, options.kind, batch.images.to(device), options.precision)
+        total += found.flatten(0, 1).sum(dim=0, dtype=torch.float64).cpu()
+        count += found.shape[0] * found.shape[1]
+        num_read += len(batch.places)
     with exact_float32(device):
-        return (prototype_weight(head, options.kind).cpu().double() @ (total / count)).float()
+        mean = total / max(1, count)  # 0 where there are no patch tokens, which the pass over all images tells
+        return (prototype_weight(head, options.kind).cpu().double() @ mean).float(), num_read

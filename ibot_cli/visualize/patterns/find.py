@@ -14,7 +14,7 @@ from ibot_cli.errors import DataError, UsageError, WeightsError
 from ibot_cli.evaluate.faults import left_out
 from ibot_cli.evaluate.precision import check_precision
 from ibot_cli.visualize.patterns.assignment import NetworkAssigner, evaluating, num_prototypes
-from ibot_cli.visualize.patterns.center import StageProgress, find_scale
+from ibot_cli.visualize.patterns.center import Scale, StageProgress, find_scale
 from ibot_cli.visualize.patterns.collector import Candidates, Collector
 from ibot_cli.visualize.patterns.geometry import Geometry
 from ibot_cli.visualize.patterns.measurement import Measurement, measure
@@ -27,6 +27,7 @@ from ibot_cli.visualize.patterns.selection import (
     overall_purity,
     select,
 )
+from ibot_cli.visualize.patterns.wording import item, items
 from ibot_cli.weights.load import LoadedBackbone
 
 __all__ = ["PatternOptions", "find_patterns", "require_head"]
@@ -38,7 +39,7 @@ def find_patterns(
     """Assign every patch of every image to a prototype, and gather the best patches of those that are shown.
 
     No global generator is touched, and neither the number of loader processes nor (up to rounding in the network) the
-    size of the batches changes anything. Memory is that of K x `top_k` members, however many images there are.
+    size of the batches changes anything. Memory is that of K x `top_k` members, and 8 bytes per image.
 
     Args:
         loaded: Weights with a head.
@@ -62,15 +63,7 @@ def find_patterns(
     device, transform = torch.device(options.device), preparation(loaded)
     with evaluating(device, loaded.backbone, head):
         scale = find_scale(loaded.scale, loaded.backbone, head, source, transform, options, progress)
-        assigner = NetworkAssigner(
-            loaded.backbone,
-            head,
-            options.kind,
-            center=scale.center,
-            temp=scale.temp,
-            precision=options.precision,
-            description=loaded.description,
-        )
+        assigner = network_assigner(loaded, scale, options)
         report = None if progress is None else partial(progress, "patterns")
         found = measure([assigner], source, transform, patch_side(loaded), options, progress=report)
     return _patterns(loaded, source, options, found, (*loaded.notes, *scale.notes))
@@ -88,6 +81,23 @@ def require_head(loaded: LoadedBackbone) -> Head:
     raise WeightsError(
         f"{loaded.description}: these weights {what}, and patterns are the head's prototypes.",
         "Use the pre-training run, or a full checkpoint with teacher and head; `ibot cluster` groups images without.",
+    )
+
+
+def network_assigner(loaded: LoadedBackbone, scale: Scale, options: PatternOptions) -> NetworkAssigner:
+    """Of weights with a head; both have to be on the options' device, in evaluation mode.
+
+    Raises:
+        WeightsError: There is no head.
+    """
+    return NetworkAssigner(
+        loaded.backbone,
+        require_head(loaded),
+        options.kind,
+        center=scale.center,
+        temp=scale.temp,
+        precision=options.precision,
+        description=loaded.description,
     )
 
 
@@ -137,7 +147,7 @@ def _patterns(
         data=source.name,
         fingerprint=source.fingerprint,
         unreadable=found.unreadable,
-        notes=(*notes, *_notes(selection, collector, found)),
+        notes=(*notes, *_notes(options, selection, collector, found)),
     )
 
 
@@ -202,22 +212,25 @@ def _class_names(source: Source) -> tuple[str, ...] | None:
     return tuple(str(label) for label in range(int(source.labels.max()) + 1))
 
 
-def _notes(selection: Selection, collector: Collector, found: Measurement) -> list[str]:
+def _notes(options: PatternOptions, selection: Selection, collector: Collector, found: Measurement) -> list[str]:
     notes = [*selection.notes, *left_out(found.unreadable)]
     total, dark = collector.num_images * collector.num_patches, int(collector.dark.sum())
     if dark:
-        notes.append(f"{dark:,} of {total:,} patches are dark and were left out ({dark / total:.1%}).")
+        verbs = ("is", "was") if dark == 1 else ("are", "were")
+        part = f"{dark:,} of {items(options.kind, total)} {verbs[0]} dark and {verbs[1]} left out ({dark / total:.1%})."
+        notes.append(part)
     return notes
 
 
 def _nothing_to_show(source: Source, options: PatternOptions, collector: Collector) -> DataError | UsageError:
     if not collector.counts.any():
         return DataError(
-            f"Every patch of {source.name} is dark: none is brighter than {options.min_brightness:g} of 255.",
+            f"Every {item(options.kind)} of {source.name} is dark: "
+            f"none is brighter than {options.min_brightness:g} of 255.",
             "Lower the minimal brightness; below 0 it keeps everything.",
         )
-    named = ", ".join(map(str, options.prototypes or ()))
+    named = ", ".join(map(str, dict.fromkeys(options.prototypes or ())))
     return UsageError(
-        f"No patch of {source.name} belongs to prototype {named}.",
+        f"No {item(options.kind)} of {source.name} belongs to prototype {named}.",
         "Name others, or none to see the most populated ones.",
     )

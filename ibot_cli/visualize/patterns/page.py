@@ -12,10 +12,10 @@ from PIL import Image
 
 from ibot_cli.visualize.pages import inline_image, render_page
 from ibot_cli.visualize.pages.picture import SHARP_UP_TO
-from ibot_cli.visualize.patterns.purity_table import COLUMNS, purity_rows, purity_sentence
+from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_rows, purity_sentence
 from ibot_cli.visualize.patterns.result import Member, Pattern, Patterns
 from ibot_cli.visualize.patterns.tiles import Pictures, cut_tile
-from ibot_cli.visualize.patterns.wording import agreement, explanation, headline, items, purity_text
+from ibot_cli.visualize.patterns.wording import agreement, explanation, headline, item, items, measured, purity_text
 
 MOST_TILES = 1500  # of the whole page
 _FEWEST_EACH = 8
@@ -64,13 +64,15 @@ def patterns_page(pictures: Pictures, found: Patterns, *, beside: Patterns | Non
         lead=explanation(found),
         found=found,
         each=each,
-        things=items(found),
+        thing=item(found.kind),
+        things=items(found.kind),
+        measured=measured(found),
         agreements=[agreement(block) for block in blocks.values()],
         pairs=list(zip_longest(*shown.values())),
-        columns=COLUMNS,
+        columns=purity_columns(found.kind),
         purities=None if found.purity is None else purity_rows(found.purity),
-        purity_text=None if found.purity is None else purity_sentence(found.purity),
-        data={"images": images, "members": _facts(blocks, each), "grid": found.grid, "things": items(found)},
+        purity_text=None if found.purity is None else purity_sentence(found.purity, found.kind),
+        data={"images": images, "members": _facts(blocks, each), "grid": found.grid},
     )
 
 
@@ -79,7 +81,7 @@ def _shown(pictures: Pictures, block: Patterns, prefix: str, each: int, side: in
         _Shown(
             key=f"{prefix}-{rank}",
             pattern=pattern,
-            count=items(block, pattern.count),
+            count=items(block.kind, pattern.count),
             purity=purity_text(pattern, block),
             tiles=tuple(
                 _Tile(key=f"{prefix}-{rank}-{place}", uri=_tile(pictures, member, side), name=_name(member, block))

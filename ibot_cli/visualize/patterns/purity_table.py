@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ibot_cli.visualize.patterns.result import Purity, PurityComparison
+from ibot_cli.progress import counted
+from ibot_cli.visualize.patterns.result import Kind, Purity, PurityComparison
+from ibot_cli.visualize.patterns.wording import items
 
-COLUMNS = ("Patterns of", "Members shown", "All patches", "Prototypes used")
 Cells = tuple[str, str, str, str]
 
 
+def purity_columns(kind: Kind) -> Cells:
+    """The headings."""
+    return "Patterns of", "Members shown", f"All {items(kind)}", "Prototypes used"
+
+
 def purity_rows(found: PurityComparison) -> list[Cells]:
-    """Trained weights, random weights (mean and range over the seeds), k-means on raw patches, and chance."""
+    """Trained weights, random weights (mean and range over the seeds), k-means on raw pixels, and chance."""
     return [
         _cells("trained weights", [found.trained]),
         _cells(f"random weights, {len(found.seeds)} seeds", found.random),
-        _cells("k-means on raw pixels", [found.pixels]),
+        _cells(f"k-means on raw pixels, K = {found.pixels_k:,}", [found.pixels]),
         ("chance", f"{found.chance_members:.1%}", f"{found.chance:.1%}", ""),
     ]
 
@@ -26,15 +32,23 @@ def purity_ratios(found: PurityComparison) -> tuple[float, float]:
     return _ratios(found.trained, found.random)
 
 
-def purity_sentence(found: PurityComparison) -> str:
+def purity_sentence(found: PurityComparison, kind: Kind) -> str:
     """What the numbers mean, and the ratios."""
     random, pixels = purity_ratios(found), _ratios(found.trained, [found.pixels])
     return (
-        f"Share of the most common class, mean of {found.trained.num_patterns} patterns; {found.num_images:,} images. "
-        f"Trained / random weights: {random[0]:.2f} of the members shown, {random[1]:.2f} of all patches; "
+        f"Share of the most common class, mean of {counted(found.trained.num_patterns, 'pattern')}; "
+        f"{counted(found.num_images, 'image')}. "
+        f"Trained / random weights: {random[0]:.2f} of the members shown, {random[1]:.2f} of all {items(kind)}; "
         f"trained weights / raw pixels: {pixels[0]:.2f} and {pixels[1]:.2f}. "
-        "Chance: images drawn at random, and the largest class."
+        f"{_centres(found, kind)} Chance: images drawn at random, and the largest class."
     )
+
+
+def _centres(found: PurityComparison, kind: Kind) -> str:
+    """Where the K of k-means comes from: with more centres each group is purer by itself."""
+    equal = found.pixels_k == found.trained.used
+    why = "as the trained weights use prototypes" if equal else f"as its sample has {items(kind)}"
+    return f"k-means has as many centres (K) {why}."
 
 
 def _ratios(trained: Purity, others: Sequence[Purity]) -> tuple[float, float]:

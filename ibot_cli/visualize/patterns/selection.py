@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli.errors import UsageError
+from ibot_cli.progress import counted
 from ibot_cli.visualize.patterns.collector import Collector
 from ibot_cli.visualize.patterns.result import Order, PatternOptions, Purity
+from ibot_cli.visualize.patterns.wording import item, items
 
 ORDERS = ("population", "confidence", "purity")
 
@@ -33,14 +36,16 @@ def check_options(options: PatternOptions, num_prototypes: int, labelled: bool) 
     """Refuse what cannot be, before anything is computed.
 
     Raises:
-        UsageError: A count below 1, an even window, an unknown kind or order, an order by purity without labels, or a
-            prototype that does not exist.
+        UsageError: A count below 1, an even window, a brightness that is no number, an unknown kind or order, an order
+            by purity without labels, or a prototype that does not exist.
     """
     for name in ("top_k", "num_patterns", "batch_size"):
         if getattr(options, name) < 1:
             raise UsageError(f"{name} is {getattr(options, name)}.", "Give 1 or more.")
     if options.window < 1 or options.window % 2 == 0:
         raise UsageError(f"A window of {options.window} patches has no middle.", "Give an odd number: 1, 3, 5, ...")
+    if math.isnan(options.min_brightness):
+        raise UsageError("The minimal brightness is not a number.", "Give a level of 0 to 255, or -1 to keep all.")
     if options.kind not in ("patch", "cls"):
         raise UsageError(f"There is no kind {options.kind!r} of pattern.", "Kinds: patch, cls.")
     if options.order not in ORDERS:
@@ -70,14 +75,16 @@ def select(collector: Collector, options: PatternOptions) -> Selection:
         named = tuple(dict.fromkeys(options.prototypes))
         found = tuple(number for number in named if collector.counts[number])
         empty = [str(number) for number in named if not collector.counts[number]]
-        notes = (f"Without any patch here, and left out: prototype {', '.join(empty)}.",) if empty else ()
-        return Selection(found, 1, notes)
+        left_out = f"Without any {item(options.kind)} here, and left out: prototype {', '.join(empty)}."
+        return Selection(found, 1, (left_out,) if empty else ())
     min_count = 1 if options.order == "population" else minimal_count(collector)
     ranked = _ranked(collector, options.order, min_count)[: options.num_patterns]
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(ranked) < options.num_patterns:
-        enough = "have a patch here" if min_count == 1 else f"have the {min_count:,} patches that this order asks for"
-        notes = (f"{options.num_patterns:,} patterns were asked for; only {len(ranked):,} prototypes {enough}.",)
+        one = "a patch" if options.kind == "patch" else "an image"
+        enough = f"{one} here" if min_count == 1 else f"the {items(options.kind, min_count)} that this order asks for"
+        only = f"{counted(len(ranked), 'prototype')} {'has' if len(ranked) == 1 else 'have'}"
+        notes = (f"{options.num_patterns:,} patterns were asked for; only {only} {enough}.",)
     return Selection(tuple(map(int, ranked)), min_count, notes)
 
 

@@ -112,7 +112,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, n
 def _draw_caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], pattern: Pattern, found: Patterns) -> None:
     """Up to three short lines left of a row."""
     left, top = corner
-    lines = [f"{items(found, pattern.count)}, {pattern.share:.1%}", purity_text(pattern, found) or ""]
+    lines = [f"{items(found.kind, pattern.count)}, {pattern.share:.1%}", purity_text(pattern, found) or ""]
     draw.text((left, top + 4), f"Prototype {pattern.prototype:,}", fill=INK, font=_NAME)
     for number, line in enumerate(lines):
         at = (left, top + 4 + line_height(_NAME) + 3 + number * (line_height(_TEXT) + 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ibot_cli.progress import counted
-from ibot_cli.visualize.patterns.result import Pattern, Patterns
+from ibot_cli.visualize.patterns.result import Kind, Pattern, Patterns
 
 ORDERS = {
     "population": "those with the most {items} first",
@@ -13,10 +13,21 @@ ORDERS = {
 }
 
 
-def items(found: Patterns, number: int | None = None) -> str:
+def item(kind: Kind) -> str:
+    """What a prototype is given: a patch or an image."""
+    return "patch" if kind == "patch" else "image"
+
+
+def items(kind: Kind, number: int | None = None) -> str:
     """`patches`, or `1,234 patches`; images for kind `cls`."""
-    noun, plural = ("patch", "patches") if found.kind == "patch" else ("image", "images")
-    return plural if number is None else counted(number, noun, plural)
+    plural = "patches" if kind == "patch" else "images"
+    return plural if number is None else counted(number, item(kind), plural)
+
+
+def measured(found: Patterns) -> str:
+    """`12 images, 768 patches`, or the images alone where they are what is counted."""
+    images = counted(found.num_images, "image")
+    return images if found.kind == "cls" else f"{images}, {items(found.kind, found.num_patches)}"
 
 
 def headline(found: Patterns) -> str:
@@ -27,7 +38,7 @@ def headline(found: Patterns) -> str:
 def explanation(found: Patterns) -> str:
     """How to read it, in two or three sentences."""
     many = f"{len(found.patterns)} of the {found.used:,} prototypes in use ({found.num_prototypes:,} in all)"
-    order = ORDERS[found.order].format(items=items(found))
+    order = ORDERS[found.order].format(items=items(found.kind))
     best = "The images" if found.kind == "cls" else "The patches, outlined, at most one per image,"
     around = ""
     if found.kind == "patch" and found.window > 1:
@@ -37,7 +48,7 @@ def explanation(found: Patterns) -> str:
 
 def about_pattern(pattern: Pattern, found: Patterns) -> str:
     """A pattern in a line: prototype, population, mean probability, and with labels its purity."""
-    count = items(found, pattern.count)
+    count = items(found.kind, pattern.count)
     text = f"Prototype {pattern.prototype:,}: {count} ({pattern.share:.1%}), mean probability {pattern.probability:.2f}"
     purity = purity_text(pattern, found)
     return text if purity is None else f"{text}, {purity}"
@@ -64,4 +75,4 @@ def agreement(found: Patterns) -> str:
     means = mean_purity(found)
     if means is None:
         return f"{found.used:,} of {found.num_prototypes:,} prototypes in use"
-    return f"mean purity: {means[0]:.0%} of the members shown, {means[1]:.0%} of all {items(found)}"
+    return f"mean purity: {means[0]:.0%} of the members shown, {means[1]:.0%} of all {items(found.kind)}"

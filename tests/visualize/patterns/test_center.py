@@ -74,6 +74,10 @@ def test_a_sample_without_readable_images(monkeypatch: pytest.MonkeyPatch) -> No
         scale(None, Paintings(["rrrr rrrr rrrr rrrr"], bad=(0,)))
 
 
+def test_only_images_that_can_be_read_are_counted() -> None:
+    assert "the mean score over 5 of these images" in scale(None, random_paintings(7, bad=(0, 3))).notes[0]
+
+
 def test_the_notes_reach_the_patterns() -> None:
     found = find_patterns(coloured_weights(scale=None), random_paintings(3), OPTIONS)
     assert "mean score" in found.notes[0] and "0.07" in found.notes[1]

@@ -102,8 +102,10 @@ def test_an_empty_batch_of_bright_patches() -> None:
     assert all(len(found.members(prototype)) == 0 for prototype in range(K))
 
 
-def test_the_memory_is_that_of_the_members() -> None:
+def test_the_memory_is_that_of_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PENDING", 100)
     found = Collector(K, 2)
+    held = list[int]()
     rng = np.random.default_rng(0)
     for start in range(0, 4000, 100):
         shape = (100, PATCHES)
@@ -111,4 +113,6 @@ def test_the_memory_is_that_of_the_members() -> None:
         found.add(
             np.arange(start, start + 100), Assigned(rng.integers(0, K, shape), scores, scores), np.zeros(shape, bool)
         )
+        held.append(len(found._kept) + sum(map(len, found._pending)))
+    assert max(held) < 2 * K + 100  # of 36,000 patches
     assert sum(len(found.members(prototype)) for prototype in range(K)) == 2 * K

@@ -19,6 +19,7 @@ from tests.visualize.patterns.coloured import (
     RED,
     TEMP,
     YELLOW,
+    MeanColours,
     Painting,
     Paintings,
     coloured_head,
@@ -198,6 +199,21 @@ def test_fewer_patterns_than_asked() -> None:
     assert not any("asked for" in note for note in find(THREE, num_patterns=4).notes)
 
 
+def test_class_tokens_are_told_as_images() -> None:
+    source = Paintings(["rrrr rrrr rrrr rrrr", "kkkk kkkk kkkk kkkk", "bbbb bbbb bbbb bbbb"])
+    notes = find(source, kind="cls", min_brightness=40).notes
+    assert "1 of 3 images is dark and was left out (33.3%)." in notes
+    assert "20 patterns were asked for; only 2 prototypes have an image here." in notes
+    (one,) = find(Paintings(["rrrr rrrr rrrr rrrr"]), kind="cls").notes
+    assert one == "20 patterns were asked for; only 1 prototype has an image here."
+    named = find(source, kind="cls", min_brightness=40, prototypes=(RED, CYAN)).notes
+    assert f"Without any image here, and left out: prototype {CYAN}." in named
+    with pytest.raises(UsageError, match=rf"No image of paintings belongs to prototype {CYAN}\."):
+        find(source, kind="cls", prototypes=(CYAN, CYAN))
+    with pytest.raises(DataError, match="Every image of paintings is dark"):
+        find(source, kind="cls", min_brightness=255)
+
+
 def test_named_prototypes() -> None:
     found = find(THREE, prototypes=(GREEN, CYAN, RED, GREEN))
     assert [pattern.prototype for pattern in found.patterns] == [GREEN, RED]
@@ -214,6 +230,7 @@ def test_named_prototypes() -> None:
         ({"prototypes": ()}, "No prototype was named"),
         ({"top_k": 0}, "top_k is 0"),
         ({"num_patterns": 0}, "num_patterns is 0"),
+        ({"min_brightness": float("nan")}, "The minimal brightness is not a number"),
         ({"window": 4}, "A window of 4 patches has no middle"),
         ({"window": -1}, "A window of -1 patches has no middle"),
         ({"order": "size"}, "There is no order 'size'"),
@@ -259,6 +276,16 @@ def test_tokens_that_are_no_grid_of_patches() -> None:
         find(THREE, weights=weights)
     assert "--kind cls" in str(error.value.hint)
     assert find(THREE, weights=weights, kind="cls").num_patches == 3
+
+
+@pytest.mark.parametrize("scale", [None, TeacherScale(patch_center=torch.zeros(5), patch_temp=TEMP)])
+def test_a_network_without_patch_tokens(scale: TeacherScale | None) -> None:
+    class Pooled(MeanColours):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images)[:, :1]
+
+    with pytest.raises(WeightsError, match="The network gives 0 patch tokens of an image, not 4 x 4"):
+        find(THREE, weights=coloured_weights(backbone=Pooled(), scale=scale))
 
 
 def test_bf16_rounds_the_network_and_not_the_scores() -> None:

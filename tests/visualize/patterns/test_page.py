@@ -107,6 +107,8 @@ def test_whole_images_have_no_place_in_a_grid() -> None:
     document = made(found)
     assert data(document)["members"]["patch-1-1"]["row"] is None
     assert "outlines" not in document.ids() and "outlines" in made(find()).ids()
+    assert "patch" not in document.text() and "3 images, of which 0 are dark." in document.text()
+    assert "3 images, 48 patches, of which 0 are dark." in made(find()).text()
 
 
 def test_names_cannot_break_the_page() -> None:
