@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +37,13 @@ def visualize_correspondence(
             metavar="N", help="Pairs of views per image; default 16 of one image, 2 of DATA.", min=1, show_default=False
         ),
     ] = None,
+    changes: Annotated[
+        Literal["run", "published", "none"],
+        typer.Option(
+            help="How views are mirrored, jittered and turned grey: as in the training of the run (else as published), "
+            "as published, or not at all."
+        ),
+    ] = "run",
     images: Annotated[int, typer.Option(metavar="N", help="Images of DATA, spread over all.", min=1)] = 64,
     rows: Annotated[int, typer.Option(metavar="N", help="Images of DATA on the picture.", min=1)] = 6,
     json: Json = False,
@@ -83,6 +90,7 @@ def visualize_correspondence(
     options = ViewOptions(
         pairs=pairs or subject.default_pairs,
         size=size,
+        changes=changes,
         seed=seed,
         baselines=not no_baselines,
         shown=rows,
@@ -97,6 +105,6 @@ def visualize_correspondence(
         console.emit_json(found)
     console.note(f"The picture is {out}.")
     settings = {"images": images, "which": which, "heads": heads, "baselines": not no_baselines}
-    settings |= {name: getattr(options, name) for name in ("pairs", "size", "scale", "seed", "precision")}
+    settings |= {name: getattr(options, name) for name in ("pairs", "size", "scale", "changes", "seed", "precision")}
     if not subject.single:
         record_evaluation(weights, "visualize-correspondence", settings=settings, result=found.figures())

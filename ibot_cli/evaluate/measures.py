@@ -205,6 +205,10 @@ _COMMANDS: Mapping[str, _Command] = {
     ),
     "cluster": _Command(_cluster, ignored=frozenset({"k"})),
     "retrieve": _Command(_retrieval, ignored=frozenset({"k"})),
-    "visualize-correspondence": _Command(_correspondence, chosen=("size",)),
+    "visualize-correspondence": _Command(
+        _correspondence,
+        ignored=frozenset({"changes"}),  # the request; what came of it differs between runs, and is chosen
+        chosen=("size", "grid", "changes"),
+    ),
 }
 COMMANDS = tuple(_COMMANDS)

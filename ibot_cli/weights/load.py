@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ibot_cli.config.load import from_mapping
-from ibot_cli.config.schema import Config
+from ibot_cli.config.schema import Config, ViewsConfig
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
 from ibot_cli.data.transform import normalisation
@@ -51,6 +51,7 @@ class LoadedBackbone:
             None where the weights were not fine-tuned.
         classes: Names of the classes, in the order of the scores; None without a classifier.
         scale: The teacher's centres and temperatures; None where there is no head.
+        views: How its training saw images; None but for checkpoints of `ibot pretrain`.
         unused: Names in the file that are known and not needed.
         notes: What the user should be told.
     """
@@ -70,6 +71,7 @@ class LoadedBackbone:
     classifier: Classifier | None = None
     classes: tuple[str, ...] | None = None
     scale: TeacherScale | None = None
+    views: ViewsConfig | None = None
     unused: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
@@ -125,6 +127,7 @@ def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher") -> L
         crop_ratio=config.data.eval_crop_ratio,
         description=f"{which} of {found.path}, step {found.step}",
         scale=configured_scale(config, state.get("centers")),
+        views=config.views,
         notes=[found.warning] if found.warning else [],
     )
 

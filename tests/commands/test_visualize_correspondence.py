@@ -12,6 +12,8 @@ from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
 from tests.evaluate.images import write_folder
 
+PUBLISHED = ("--changes", "published")
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -64,6 +66,14 @@ def test_one_image(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert (place / "correspondence.png").is_file()
     again = json.loads(ibot("one.png", "--pairs", "6", "--json")[1])
     assert again == found and json.loads(ibot("one.png", "--pairs", "6", "--json", "--seed", "1")[1]) != found
+
+
+def test_changes_of_views(ibot) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = ibot("one.png", "--pairs", "2", "--no-baselines", "--changes", "none", "--json")
+    assert code == 0 and "of the largest crop, not mirrored, no jitter." in err
+    assert json.loads(out)["changes"] == "not mirrored, no jitter"
+    published = [json.loads(ibot("one.png", "--no-baselines", "--json", *more)[1]) for more in ((), PUBLISHED)]
+    assert published[0] == published[1] and published[0]["changes"].startswith("mirrored 50%, jitter 80%")
 
 
 def test_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]

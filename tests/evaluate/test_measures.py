@@ -83,8 +83,10 @@ def test_unknown_commands_have_no_figures(run: Path) -> None:
 
 def test_correspondence(run: Path) -> None:
     random = [{"accuracy": 0.1}, {"accuracy": 0.3}]
-    add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=random, size=48, settings={"pairs": 2})
+    seen = {"size": 48, "grid": 6, "changes": "not mirrored"}
+    settings = {"pairs": 2, "changes": "run", "size": None}
+    add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=random, settings=settings, **seen)
     assert figures(run) == [("patches found again", 0.5, pytest.approx(0.2), None)]
-    assert settings_of(read_evaluations(run)[0]) == {"pairs": "2", "size": "48"}
+    assert settings_of(read_evaluations(run)[0]) == {"changes": "not mirrored", "grid": "6", "pairs": "2", "size": "48"}
     add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=[], size=48)
     assert figures(run) == [("patches found again", 0.5, None, None)]

@@ -44,6 +44,7 @@ def test_run_directory(run: tuple[RunDirectory, Network, Network]) -> None:
     assert loaded.weights_hash == weights_hash(teacher.backbone)
     assert (loaded.channels, loaded.image_size, loaded.crop_ratio) == (1, 16, 1.0)
     assert (loaded.mean, loaded.std) == ((0.3,), (0.4,))
+    assert loaded.views == CONFIG.views
     assert loaded.description == f"teacher of {directory.path}/checkpoints/step-00000012.pt, step 12"
     images = torch.rand(2, 1, 16, 16)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from ibot_cli.visualize.correspondence.geometry import ViewBox
 from ibot_cli.weights.load import LoadedBackbone
 
 ATTEMPTS = 100
+Changes = Literal["run", "published", "none"]
+_OF_THE_RUN = ("flip_prob", "jitter_prob", "brightness", "contrast", "saturation", "hue", "gray_prob")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,13 +53,34 @@ class ViewPair:
         return normalise(torch.from_numpy(self.levels), recipe.mean, recipe.std)
 
 
-def pair_recipe(loaded: LoadedBackbone, size: int, scale: tuple[float, float]) -> ViewRecipe:
-    """Two crops of published shape, flip, colour jitter and grey; no rotation, blur or solarisation.
+class NoOverlap(DataError):
+    """An image, far longer than wide, whose views do not meet.
 
     Args:
-        loaded: The network: its channels and statistics.
+        size: Its width and height in pixels.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.reason = f"{ATTEMPTS} pairs of views of its {size[0]} x {size[1]} pixels did not overlap"
+        super().__init__(
+            f"{ATTEMPTS} pairs of views of an image of {size[0]} x {size[1]} pixels did not overlap.",
+            "Cut the image into parts.",
+        )
+
+
+def pair_recipe(
+    loaded: LoadedBackbone, size: int, scale: tuple[float, float], changes: Changes = "published"
+) -> ViewRecipe:
+    """Two crops of published shape, and how they may be mirrored, jittered and turned grey.
+
+    There is no rotation, blur or solarisation. What a network has never seen in training, such as mirrored digits, it
+    cannot match either, so the changes may be those of its run.
+
+    Args:
+        loaded: The network: its channels and statistics, and how its run saw images.
         size: Side of a view in pixels.
         scale: Range of a crop's area, as a share of the largest crop that fits.
+        changes: `run` is as in training, or as published where that is not known.
     """
     views = ViewsConfig(
         num_global=2,
@@ -67,8 +91,25 @@ def pair_recipe(loaded: LoadedBackbone, size: int, scale: tuple[float, float]) -
         blur_prob_other=0.0,
         solarize_prob=0.0,
     )
+    if changes == "none":
+        views = replace(views, flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0)
+    elif changes == "run" and loaded.views is not None:
+        views = replace(views, **{name: getattr(loaded.views, name) for name in _OF_THE_RUN})
     data = DataConfig(channels=3 if loaded.channels == 3 else 1, mean=loaded.mean, std=loaded.std)
     return ViewRecipe.from_config(views, data)
+
+
+def changes_in_words(recipe: ViewRecipe) -> str:
+    """Such as `mirrored 50%, jitter 80% (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1), grey 20%`."""
+    strengths = recipe.strengths[0]
+    jitter = {name: getattr(strengths, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    strong = ", ".join(f"{name} {value:g}" for name, value in jitter.items() if value)
+    parts = [
+        f"mirrored {strengths.flip_prob:.0%}" if strengths.flip_prob else "not mirrored",
+        f"jitter {strengths.jitter_prob:.0%} ({strong})" if strengths.jitter_prob and strong else "no jitter",
+        *([f"grey {strengths.gray_prob:.0%}"] if strengths.gray_prob else []),
+    ]
+    return ", ".join(parts)
 
 
 def draw_pair(
@@ -85,7 +126,7 @@ def draw_pair(
         number: Which pair of it.
 
     Raises:
-        DataError: A hundred draws gave no overlap.
+        NoOverlap: A hundred draws gave none.
     """
     fitting = replace(recipe, global_scale=_fitting_scale(image.size, recipe))
     for attempt in range(ATTEMPTS):
@@ -97,10 +138,7 @@ def draw_pair(
             crops = [crop_resized(image, view.box, view.size) for view in drawn]
             levels = finish_views(crops, [view.changes for view in drawn], recipe.solarize_threshold)
             return ViewPair(levels=levels, boxes=boxes, truth=truth, grid=grid, source_size=image.size)
-    raise DataError(
-        f"{ATTEMPTS} pairs of views of an image of {image.width} x {image.height} pixels did not overlap.",
-        "Views of a larger share of the image overlap more often.",
-    )
+    raise NoOverlap(image.size)
 
 
 def _fitting_scale(size: tuple[int, int], recipe: ViewRecipe) -> tuple[float, float]:

@@ -98,6 +98,7 @@ class Correspondence:
         size: Side of a view in pixels.
         grid: Patches per side.
         scale: Range of a crop's area, as a share of the largest crop that fits.
+        changes: What may happen to a view beside the crop, in words.
         seed: Of views, random weights and intervals.
         trained: The network.
         random: The same with random weights, one per seed; empty when not asked for.
@@ -116,6 +117,7 @@ class Correspondence:
     size: int
     grid: int
     scale: tuple[float, float]
+    changes: str
     seed: int
     trained: MatchAccuracy
     random: tuple[MatchAccuracy, ...]

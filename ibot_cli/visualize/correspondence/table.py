@@ -30,7 +30,7 @@ def show_views(found: Correspondence) -> None:
     console.note(
         f"{counted(found.num_queries, 'patch', 'patches')} looked up in {counted(found.num_pairs, 'pair')} of views of "
         f"{counted(found.num_images, 'image')}; views of {found.size} pixels, {found.grid} x {found.grid} patches, "
-        f"{found.scale[0]:.0%} to {found.scale[1]:.0%} of the largest crop, half of them mirrored."
+        f"{found.scale[0]:.0%} to {found.scale[1]:.0%} of the largest crop, {found.changes}."
     )
     for text in each_left_out(found.unreadable):
         console.warn(text)
@@ -44,8 +44,8 @@ def show_images(found: ImageMatches) -> None:
         console.note(f"Of {grids} none are each other's nearest.")
         return
     low, high = found.matches[-1].cosine, found.matches[0].cosine
-    number = counted(len(found.matches), "pair")
-    console.note(f"Of {grids}, {number} are each other's nearest; cosine {low:.3f} to {high:.3f}. {found.weights}")
+    number = f"{counted(len(found.matches), 'pair')} {'is' if len(found.matches) == 1 else 'are'}"
+    console.note(f"Of {grids}, {number} each other's nearest; cosine {low:.3f} to {high:.3f}. {found.weights}")
 
 
 def _cells(entries: Sequence[MatchAccuracy]) -> tuple[str, str, str, str, str]:

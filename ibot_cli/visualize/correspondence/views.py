@@ -19,7 +19,14 @@ from ibot_cli.evaluate.feature_cache.table import nothing_readable
 from ibot_cli.visualize.correspondence.accuracy import chance, count_right, count_same_place, match_accuracy
 from ibot_cli.visualize.correspondence.geometry import steps_apart
 from ibot_cli.visualize.correspondence.matching import Nearest, nearest_patches, patch_features
-from ibot_cli.visualize.correspondence.pairs import ViewPair, draw_pair, pair_recipe
+from ibot_cli.visualize.correspondence.pairs import (
+    Changes,
+    NoOverlap,
+    ViewPair,
+    changes_in_words,
+    draw_pair,
+    pair_recipe,
+)
 from ibot_cli.visualize.correspondence.result import Correspondence, Match, PairMatches, mutual_matches
 from ibot_cli.visualize.correspondence.subject import spread_index
 from ibot_cli.visualize.whole_image import checked_size, patch_stride
@@ -38,6 +45,7 @@ class ViewOptions:
         pairs: Pairs of views per image.
         size: Side of a view in pixels; default the network's own.
         scale: Range of a crop's area, as a share of the largest crop that fits.
+        changes: What may happen to views beside the crop; see `pair_recipe`.
         seed: Of everything random.
         baselines: Whether to measure random weights too.
         shown: Images, spread over all, whose first pair is drawn and listed with its matches.
@@ -48,6 +56,7 @@ class ViewOptions:
     pairs: int = 1
     size: int | None = None
     scale: tuple[float, float] = (0.4, 1.0)
+    changes: Changes = "run"
     seed: int = 0
     baselines: bool = True
     shown: int = 1
@@ -94,14 +103,15 @@ def match_views(
         loaded: The network.
         source: The images.
         options: See there.
-        index: Places of the images that are used; all when None. Unreadable ones are left out.
+        index: Places of the images that are used; all when None. Those that cannot be read, or of several those whose
+            views do not overlap, are left out.
         progress: Called with the stage, the pairs done and their total.
 
     Returns:
         The figures, and the pairs that are drawn: those whose `matches` are listed, in their order.
 
     Raises:
-        DataError: No image can be read, or the views of one never overlap.
+        DataError: No image can be read, or the views of the only one never overlap.
         UsageError: The size does not suit the network.
         WeightsError: The network has no grid of patches, or its features are not finite.
     """
@@ -111,7 +121,7 @@ def match_views(
     chosen = np.arange(len(source)) if index is None else index
     bad: dict[str, str] = {}
     scored: list[_Scored] = []
-    recipe = pair_recipe(loaded, grid * stride, options.scale)
+    recipe = pair_recipe(loaded, grid * stride, options.scale, options.changes)
     for batch in _batches(_pairs(source, chosen, recipe, grid, options, bad)):
         scored += _score(batch, networks, recipe, source, options)
         if progress is not None:
@@ -129,18 +139,26 @@ def _pairs(
     options: ViewOptions,
     bad: dict[str, str],
 ) -> Iterator[_Drawn]:
-    """The pairs of all readable images; the others are added to `bad`, and the next one is shown in their place."""
+    """The pairs of all images that do; the others are added to `bad`, and the next one is shown in their place."""
     rows, due = set(spread_index(len(chosen), options.shown).tolist()), 0
     for rank, place in enumerate(chosen.tolist()):
         due += rank in rows
         try:
             image = source.read(place)
+            pairs = [
+                draw_pair(image, recipe, grid, seed=options.seed, place=place, number=number)
+                for number in range(options.pairs)
+            ]
         except UnreadableImage as error:
             bad[error.path] = error.reason
             continue
+        except NoOverlap as error:
+            if len(chosen) == 1:
+                raise
+            bad[source.path(place)] = error.reason
+            continue
         shown, due = due > 0, max(0, due - 1)
-        for number in range(options.pairs):
-            pair = draw_pair(image, recipe, grid, seed=options.seed, place=place, number=number)
+        for number, pair in enumerate(pairs):
             yield _Drawn(index=place, number=number, pair=pair, shown=shown and number == 0)
 
 
@@ -222,6 +240,7 @@ def _summary(
         size=recipe.global_size,
         grid=recipe.global_size // patch_stride(loaded),
         scale=options.scale,
+        changes=changes_in_words(recipe),
         seed=options.seed,
         trained=accuracies[0],
         random=tuple(accuracies[1:]),

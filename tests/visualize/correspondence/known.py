@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from ibot_cli.config.schema import ViewsConfig
 from ibot_cli.core.backbone import Backbone, BlockTokens
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -72,6 +73,7 @@ class NotFinite(_Patches):
 
 
 def loaded(network: Backbone | None = None) -> LoadedBackbone:
+    """As of a run that mirrored its views and left colours, which tell the place, as they were."""
     return LoadedBackbone(
         backbone=network or ByColour(),
         head=None,
@@ -84,6 +86,7 @@ def loaded(network: Backbone | None = None) -> LoadedBackbone:
         weights_hash="0" * 64,
         architecture="known",
         rebuild=Constant,
+        views=ViewsConfig(jitter_prob=0.0, gray_prob=0.0),
     )
 
 

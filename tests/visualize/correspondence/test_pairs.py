@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ibot_cli.config.schema import ViewsConfig
 from ibot_cli.errors import DataError
 from ibot_cli.visualize.correspondence import pairs
 from ibot_cli.visualize.correspondence.matching import nearest_patches, patch_features
-from ibot_cli.visualize.correspondence.pairs import ViewPair, draw_pair, pair_recipe
+from ibot_cli.visualize.correspondence.pairs import ViewPair, changes_in_words, draw_pair, pair_recipe
 from tests.visualize.correspondence.known import loaded, map_image
 
 RECIPE = pair_recipe(loaded(), 64, (0.4, 1.0))
@@ -56,7 +57,7 @@ def test_views_without_overlap_are_drawn_anew(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DataError, match=r"1 pairs of views of an image of 256 x 256 pixels did not overlap") as error:
         for number in range(30):
             draw_pair(map_image(), TINY, 8, seed=0, number=number)
-    assert error.value.hint == "Views of a larger share of the image overlap more often."
+    assert error.value.hint == "Cut the image into parts."
 
 
 def test_the_right_patch_is_the_one_of_the_same_place() -> None:
@@ -75,6 +76,33 @@ def test_the_right_patch_is_the_one_of_the_same_place() -> None:
             wrong += 1
         total += len(asked)
     assert wrong < total / 20 > 25
+
+
+def test_changes_of_the_run_are_those_that_it_was_trained_with() -> None:
+    views = ViewsConfig(flip_prob=0.0, jitter_prob=0.6, brightness=0.2, hue=0.0, gray_prob=0.0, rotation=9.0)
+    network = dataclasses.replace(loaded(), views=dataclasses.replace(views, blur_prob_first=1.0, global_size=32))
+    recipe = pair_recipe(network, 64, (0.4, 1.0), "run")
+    assert changes_in_words(recipe) == "not mirrored, jitter 60% (brightness 0.2, contrast 0.4, saturation 0.2)"
+    assert (recipe.global_size, recipe.global_scale, recipe.rotation, recipe.blur_prob_first) == (64, (0.4, 1.0), 0, 0)
+    published = "mirrored 50%, jitter 80% (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1), grey 20%"
+    foreign = dataclasses.replace(network, views=None)
+    assert changes_in_words(pair_recipe(network, 64, (0.4, 1.0), "published")) == published
+    assert changes_in_words(pair_recipe(foreign, 64, (0.4, 1.0), "run")) == published
+    drawn = [draw_pair(map_image(), recipe, 8, seed=0, number=number) for number in range(20)]
+    assert not any(box.flip for pair in drawn for box in pair.boxes)
+
+
+def test_without_changes_a_view_is_its_crop() -> None:
+    recipe = pair_recipe(loaded(), 64, (0.4, 1.0), "none")
+    assert changes_in_words(recipe) == "not mirrored, no jitter"
+    grey = dataclasses.replace(pair_recipe(loaded(), 64, (0.4, 1.0), "published"), channels=1)
+    assert changes_in_words(grey) == "mirrored 50%, jitter 80% (brightness 0.4, contrast 0.4)"
+    for number in range(5):
+        pair = draw_pair(map_image(), recipe, 8, seed=0, number=number)
+        for view, box in enumerate(pair.boxes):
+            corners = box.left, box.top, box.left + box.width, box.top + box.height
+            cut = map_image().resize((64, 64), Image.Resampling.BICUBIC, box=corners)
+            assert np.abs(pair.levels[view].astype(int) - np.asarray(cut)).max() <= 1
 
 
 def test_pictures_and_pixels() -> None:

@@ -19,7 +19,7 @@ from ibot_cli.visualize.correspondence.accuracy import match_accuracy
 from ibot_cli.visualize.correspondence.result import Correspondence
 from ibot_cli.visualize.correspondence.views import ViewOptions, match_views
 from ibot_cli.weights.timm_models import TimmBackbone
-from tests.visualize.correspondence.known import ByColour, ByPlace, Constant, NotFinite, loaded, write_map
+from tests.visualize.correspondence.known import ByColour, ByPlace, Constant, NotFinite, loaded, map_image, write_map
 
 
 @pytest.fixture
@@ -89,6 +89,16 @@ def test_unreadable_images_are_left_out_and_another_is_shown(source: FileSource)
         Path(source.path(place)).write_bytes(b"")
     with pytest.raises(DataError, match=r"No image of maps can be read \(.*0\.png: the file is empty\)"):
         match_views(loaded(), source, ViewOptions())
+
+
+def test_images_whose_views_never_meet_are_left_out(source: FileSource) -> None:
+    map_image().resize((30_000, 4)).save(source.path(1))
+    options = ViewOptions(pairs=2, shown=3, baselines=False)
+    found, drawn = match_views(loaded(), source, options)
+    assert (found.num_images, len(drawn)) == (2, 2)
+    assert found.unreadable == {source.path(1): "100 pairs of views of its 30000 x 4 pixels did not overlap"}
+    with pytest.raises(DataError, match=r"100 pairs of views of an image of 30000 x 4 pixels did not overlap"):
+        match_views(loaded(), source, options, index=np.array([1]))
 
 
 def test_a_size_below_one_patch_is_refused(source: FileSource) -> None:
