@@ -71,6 +71,52 @@ def test_an_interruption_while_moving_keeps_the_old_figures(tmp_path: Path, monk
     assert content(tmp_path) == before and len(renamed) == 3
 
 
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_an_interruption_right_after_a_move_keeps_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    folder = tmp_path / "figures"
+    fill(folder)
+    rename, renamed = Path.rename, list[Path]()
+
+    def interrupted(self: Path, target: Path) -> Path:
+        done = rename(self, target)
+        renamed.append(self)
+        if len(renamed) == stopped + 1:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fill(folder, "new.png")
+    assert content(folder) == {("a.png", "new.png")[stopped], "mark.json"} and list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_kill_left_goes_once_it_is_old(tmp_path: Path) -> None:
+    for name in (".figures.7.unfinished", ".figures.8.unfinished", ".figures.x.unfinished", ".others.7.unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half.png").write_text("")
+        if "8" not in name:
+            os.utime(tmp_path / name, (0, 0))
+    fill(tmp_path / "figures")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "figures", ".figures.8.unfinished", ".figures.x.unfinished", ".others.7.unfinished"
+    }  # fmt: skip
+
+
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Path]()
+
+    def refused(path: Path, mode: int) -> bool:
+        asked.append(path)
+        return False
+
+    monkeypatch.setattr(os, "access", refused)
+    with pytest.raises(UsageError, match=r"--out .*figures: nothing can be written to ") as told:
+        check(tmp_path / "deep" / "figures")
+    assert told.value.hint == "Name a folder somewhere else." and asked == [tmp_path.resolve()]
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
