@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,7 +27,7 @@ from ibot_cli.commands.visualize_patterns import visualize_patterns
 from ibot_cli.commands.visualize_views import visualize_views
 from ibot_cli.errors import IBotError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 Command = Callable[..., Any]
 
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
@@ -183,8 +185,14 @@ def _declare(commands: Mapping[str, Command | Mapping[str, Command]]) -> None:
 _declare(COMMANDS)
 
 
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM would else kill the process where it stands, and what is half written would stay."""
+    raise SystemExit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line and exit; an `IBotError` becomes an error and a hint on stderr."""
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except IBotError as error:
@@ -192,3 +200,5 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

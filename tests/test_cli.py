@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -120,6 +121,22 @@ def test_an_interruption_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit_code(monkeypatch, ["presets", "list"]) == 130
     monkeypatch.setattr(cli, "app", interrupt)
     assert exit_code(monkeypatch, []) == 130
+
+
+def test_a_termination_exits_143_and_lets_commands_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned = []
+
+    def terminate() -> list[str]:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("went on")
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(presets, "names", terminate)
+    assert exit_code(monkeypatch, ["presets", "list"]) == 143
+    assert cleaned == [True] and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
