@@ -14,7 +14,7 @@ _SHOWN, _SHORT = 20, 16
 def images_section(run: RunRecord) -> Section:
     """Counts, classes, notes and unreadable files, and whether the images are still there."""
     data = run.data
-    classes = data.get("classes") if isinstance(data.get("classes"), list) else None
+    classes = data.get("classes")
     facts = [
         ("DATA", data.get("data")),
         ("Source", data.get("name")),

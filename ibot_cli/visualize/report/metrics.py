@@ -41,7 +41,7 @@ class RunMetrics:
 
     Attributes:
         series: Numbers of steps by name.
-        epochs: The record of each complete epoch.
+        epochs: The numbers of each complete epoch.
         skipped: Steps whose update was skipped.
         last_step: The newest step; 0 before the first.
         damaged: Numbers of lines that are no record, counted from 1; a half-written last line is none of them.
@@ -78,7 +78,7 @@ class _Columns:
         step = record["step"]
         self.last_step = max(self.last_step, step)
         if "epochs_done" in record:
-            self.epochs.append(record)
+            self.epochs.append({name: value for name, value in record.items() if _is_number(value)})
             return
         if record.get("skipped"):
             self.skipped.append(step)

@@ -22,6 +22,11 @@ from ibot_cli.runs.evaluations import read_evaluations
 from ibot_cli.visualize.report.metrics import RunMetrics, read_metrics
 
 Task = Literal["pretrain", "finetune"]
+# What entries of the small files are; others are only shown.
+_KINDS: Mapping[str, type] = {
+    "num_images": int, "num_holdout": int, "num_test": int, "classes": list, "notes": list, "origin": dict,
+    "packages": dict, "devices": list, "command": list, "time": str, "files": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +163,17 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any]:
     except (OSError, ValueError):
         content = None
     if isinstance(content, dict):
-        return content
+        return _as_expected(content, path, problems)
     problems.append(f"{path.name} is missing or damaged.")
     return {}
+
+
+def _as_expected(content: dict[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
+    """Without what somebody replaced by something of another kind."""
+    kept = {name: v for name, v in content.items() if v is None or isinstance(v, _KINDS.get(name, object))}
+    if lost := ", ".join(name for name in content if name not in kept):
+        problems.append(f"{path.name} holds no such thing as ibot writes as {lost}; it is left out.")
+    return kept
 
 
 def _resumes(path: Path, problems: list[str]) -> list[dict[str, Any]]:
@@ -169,7 +182,7 @@ def _resumes(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         records = [json.loads(line) for line in lines]
         if all(isinstance(record, dict) and isinstance(record.get("step"), int) for record in records):
-            return records
+            return [_as_expected(record, path, problems) for record in records]
     except FileNotFoundError:
         return []
     except (OSError, ValueError):

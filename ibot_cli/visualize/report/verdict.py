@@ -233,9 +233,9 @@ def _above(share: float, other: float, images: int) -> bool:
 def _judged(run: RunRecord, name: str) -> int:
     """About how many images an accuracy is a share of."""
     if name == "test/top1_accuracy":
-        return run.data.get("num_test") or 100
+        return max(run.data.get("num_test") or 100, 1)
     if name == "holdout/top1_accuracy":
-        return run.data.get("num_holdout") or 100
+        return max(run.data.get("num_holdout") or 100, 1)
     if not isinstance(run.config, Config):
         return 100
     images = min(run.data.get("num_images") or 1000, run.config.monitor.knn_max_images)

@@ -8,7 +8,7 @@ from ibot_cli.visualize.report.report import write_report
 from ibot_cli.visualize.report.samples.options import SampleOptions
 from tests.evaluate.records import add_cluster, add_knn
 from tests.visualize.pages.document import Document, check_page
-from tests.visualize.report.runs import append_line, finetune_run, pretrain_run, rewrite
+from tests.visualize.report.runs import append_line, finetune_run, pretrain_run, resume, rewrite
 
 SECTIONS = ["overview", "curves", "evaluations", "data", "configuration", "environment", "reproduce"]
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\" & `"
@@ -125,6 +125,22 @@ def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
         (path / name).write_text("- 1")
     text = page(path).text()
     assert "settings cannot be read by this version" in text and "nothing is known about the images" in text
+
+
+def test_entries_of_another_kind_are_left_out(tmp_path: Path) -> None:
+    path = pretrain_run(tmp_path / "run", num_images="many", notes=3, origin=["x"])
+    resume(path, 20, packages=7)
+    rewrite(path / "env.json", packages=[1], time=5)
+    (path / "bad_files.json").write_text('{"files": 1}')
+    append_line(path, '{"step": 120, "epochs_done": 7, "used_prototypes/patch": ["a"], "target_entropy/cls": "x"}\n')
+    text = page(path).text()
+    for words in (
+        "data.json holds no such thing as ibot writes as num_images, notes, origin; it is left out.",
+        "env.json holds no such thing as ibot writes as packages, time;",
+        "resumes.jsonl holds no such thing as ibot writes as packages;",
+        "bad_files.json holds no such thing as ibot writes as files;",
+    ):
+        assert words in text, words
 
 
 def test_unreadable_images_are_named_up_to_a_number(tmp_path: Path) -> None:
