@@ -11,6 +11,7 @@ from PIL import Image
 from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.heads import Head
+from ibot_cli.visualize.patterns.wording import probable
 from tests.evaluate.images import write_folder
 from tests.train import runs
 
@@ -71,7 +72,7 @@ def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     read = json.loads((place / "patterns" / "patterns.json").read_text())
     rows = [line.split() for line in err.splitlines() if line[:4].strip() in ("1", "2", "3")]
     for rank, (row, pattern) in enumerate(zip(rows, read["patterns"], strict=True), start=1):
-        numbers = [f"{pattern['share']:.1%}", f"{pattern['probability']:.2f}", f"{pattern['purity']:.1%}"]
+        numbers = [f"{pattern['share']:.1%}", probable(pattern["probability"]), f"{pattern['purity']:.1%}"]
         numbers += [f"{pattern['members_purity']:.1%}", read["classes"][pattern["label"]]]
         assert row == [str(rank), str(pattern["prototype"]), f"{pattern['count']:,}", *numbers]
     purity = read["purity"]

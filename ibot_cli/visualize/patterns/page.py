@@ -15,7 +15,16 @@ from ibot_cli.visualize.pages.picture import SHARP_UP_TO
 from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_rows, purity_sentence
 from ibot_cli.visualize.patterns.result import Member, Pattern, Patterns
 from ibot_cli.visualize.patterns.tiles import Pictures, cut_tile
-from ibot_cli.visualize.patterns.wording import agreement, explanation, headline, item, items, measured, purity_text
+from ibot_cli.visualize.patterns.wording import (
+    agreement,
+    explanation,
+    headline,
+    item,
+    items,
+    measured,
+    probable,
+    purity_text,
+)
 
 MOST_TILES = 1500  # of the whole page
 _FEWEST_EACH = 8
@@ -38,6 +47,7 @@ class _Shown:
     key: str
     pattern: Pattern
     count: str
+    probability: str
     purity: str | None
     tiles: tuple[_Tile, ...]
 
@@ -82,6 +92,7 @@ def _shown(pictures: Pictures, block: Patterns, prefix: str, each: int, side: in
             key=f"{prefix}-{rank}",
             pattern=pattern,
             count=items(block.kind, pattern.count),
+            probability=probable(pattern.probability),
             purity=purity_text(pattern, block),
             tiles=tuple(
                 _Tile(key=f"{prefix}-{rank}-{place}", uri=_tile(pictures, member, side), name=_name(member, block))
@@ -96,7 +107,8 @@ def _name(member: Member, block: Patterns) -> str:
     """What a screen reader says, and a tooltip."""
     label = _class(member, block)
     what = "Image" if member.row is None else f"Patch in row {member.row + 1}, column {(member.column or 0) + 1}"
-    return f"{what} of {member.path}{'' if label is None else f', class {label}'}, probability {member.probability:.2f}"
+    known = "" if label is None else f", class {label}"
+    return f"{what} of {member.path}{known}, probability {probable(member.probability)}"
 
 
 def _class(member: Member, block: Patterns) -> str | None:
@@ -113,7 +125,7 @@ def _facts(blocks: Mapping[str, Patterns], each: int) -> dict[str, dict[str, Any
             "row": member.row,
             "column": member.column,
             "score": round(member.score, 4),
-            "probability": round(member.probability, 4),
+            "probability": float(f"{member.probability:.3g}"),
             "prototype": pattern.prototype,
             "box": _rounded(member.box),
             "window": _rounded(member.window),

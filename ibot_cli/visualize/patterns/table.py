@@ -5,7 +5,7 @@ from __future__ import annotations
 from ibot_cli import console
 from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_rows, purity_sentence
 from ibot_cli.visualize.patterns.result import Patterns
-from ibot_cli.visualize.patterns.wording import ORDERS, items, measured
+from ibot_cli.visualize.patterns.wording import ORDERS, items, measured, probable
 
 
 def show_patterns(found: Patterns) -> None:
@@ -18,7 +18,7 @@ def show_patterns(found: Patterns) -> None:
     rows = []
     for rank, pattern in enumerate(found.patterns, start=1):
         row = [str(rank), f"{pattern.prototype:,}", f"{pattern.count:,}", f"{pattern.share:.1%}"]
-        row.append(f"{pattern.probability:.2f}")
+        row.append(probable(pattern.probability))
         if found.classes is not None and pattern.label is not None:
             row += [f"{pattern.purity:.1%}", f"{pattern.members_purity:.1%}", found.classes[pattern.label]]
         rows.append(row)

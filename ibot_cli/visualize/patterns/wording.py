@@ -30,6 +30,11 @@ def measured(found: Patterns) -> str:
     return images if found.kind == "cls" else f"{images}, {items(found.kind, found.num_patches)}"
 
 
+def probable(probability: float) -> str:
+    """Two decimals, or one digit that counts where these are zero: with many prototypes all are small."""
+    return f"{probability:.2f}" if probability >= 0.005 else f"{probability:.1g}"
+
+
 def headline(found: Patterns) -> str:
     """What a figure of several patterns shows."""
     return f"Patterns of {found.data}"
@@ -49,7 +54,8 @@ def explanation(found: Patterns) -> str:
 def about_pattern(pattern: Pattern, found: Patterns) -> str:
     """A pattern in a line: prototype, population, mean probability, and with labels its purity."""
     count = items(found.kind, pattern.count)
-    text = f"Prototype {pattern.prototype:,}: {count} ({pattern.share:.1%}), mean probability {pattern.probability:.2f}"
+    text = f"Prototype {pattern.prototype:,}: {count} ({pattern.share:.1%}), "
+    text += f"mean probability {probable(pattern.probability)}"
     purity = purity_text(pattern, found)
     return text if purity is None else f"{text}, {purity}"
 

@@ -70,7 +70,7 @@
       ["Patch", member.row === null ? null : `row ${member.row + 1} of ${grid[0]}, column ${member.column + 1} of ${grid[1]}`],
       ["In the image", `x ${Math.round(member.box[0])} to ${Math.round(member.box[2])}, y ${Math.round(member.box[1])} to ${Math.round(member.box[3])} of ${image.width} × ${image.height}`],
       ["Score", member.score.toFixed(3)],
-      ["Probability", member.probability.toFixed(3)],
+      ["Probability", String(member.probability)],
     ];
     const list = document.createElement("dl");
     facts.filter(([, text]) => text !== null && text !== undefined).forEach(([name, text, wide]) => {
