@@ -156,6 +156,7 @@ def _axes(chart: LineChart, curves: Sequence[Curve], lines: Sequence[Series]) ->
     drawn = [line.values for line in lines]
     behind = [np.percentile(curve.series.values, (0.5, 99.5)) for curve in curves if curve.rough]
     every = np.concatenate([*drawn, *behind])
+    every = np.minimum(every, chart.most)  # which an entropy may exceed by a rounding error
     low, high = float(every.min()), float(every.max())
     last = max(max(float(line.steps[-1]) for line in lines), 1e-9)
     if chart.logarithmic and low > 0:

@@ -110,6 +110,7 @@ def _agreement(run: RunRecord) -> LineChart:
         curves=[_steps(run, "agreement", "agreement", rough=True)],
         show=lambda value: percent(value, 0),
         bounds=(0.0, None),
+        most=1.0,
     )
 
 
@@ -124,6 +125,7 @@ def _targets(run: RunRecord) -> list[LineChart]:
             curves=curves("target_entropy"),
             show=lambda value: percent(value, 0),
             bounds=(0.0, 1.0),
+            most=1.0,
             limits=[(UNIFORM, "uniform: collapse")],
         ),
         LineChart(
@@ -132,6 +134,7 @@ def _targets(run: RunRecord) -> list[LineChart]:
             curves=curves("marginal_entropy"),
             show=lambda value: percent(value, 0),
             bounds=(0.0, 1.0),
+            most=1.0,
         ),
         LineChart(
             title="Prototypes in use",
@@ -245,6 +248,7 @@ def _waiting(run: RunRecord) -> LineChart:
         curves=[_steps(run, "speed/wait_share", "waiting", rough=True)],
         show=lambda value: percent(value, 0),
         bounds=(0.0, None),
+        most=1.0,
     )
 
 

@@ -82,12 +82,15 @@ def test_axes() -> None:
         float(text) for tag, text in Document(str(flat.svg)).texts if tag == "text" and re.fullmatch(r"\d\.\d\d", text)
     ]
     assert min(heights) <= 0.8 and max(heights) >= 1.0
-    full = draw(chart(curve([1, 1]), span=0.2, most=1.0), 0)
-    assert full is not None
-    heights = [
-        float(text) for tag, text in Document(str(full.svg)).texts if tag == "text" and re.fullmatch(r"\d\.\d\d", text)
-    ]
-    assert min(heights) <= 0.8 and max(heights) == 1.0
+    for values in ([1, 1], [1 + 1e-9, 1 + 1e-9]):
+        full = draw(chart(curve(values), span=0.2, most=1.0), 0)
+        assert full is not None
+        heights = [
+            float(text)
+            for tag, text in Document(str(full.svg)).texts
+            if tag == "text" and re.fullmatch(r"\d\.\d\d", text)
+        ]
+        assert min(heights) <= 0.8 and max(heights) == 1.0
 
 
 def test_texts_are_escaped() -> None:
