@@ -65,11 +65,12 @@ def visualize_correspondence(
     from ibot_cli.progress import stage_bars
     from ibot_cli.runs.evaluations import record_evaluation
     from ibot_cli.train.machine import choose_device
-    from ibot_cli.visualize.correspondence.figures import image_figure, views_figure, write_figure
+    from ibot_cli.visualize.correspondence.figures import image_figure, views_figure
     from ibot_cli.visualize.correspondence.images import match_images
     from ibot_cli.visualize.correspondence.subject import check_two_files, open_subject
     from ibot_cli.visualize.correspondence.table import show_images, show_views
     from ibot_cli.visualize.correspondence.views import ViewOptions, match_views
+    from ibot_cli.visualize.png import write_png
     from ibot_cli.weights.load import load_weights
 
     check_precision(precision)
@@ -80,7 +81,7 @@ def visualize_correspondence(
     loaded = load_weights(weights, which=which, heads=heads)
     if second is not None:
         matches, seen = match_images(loaded, (first, second), size=size, device=chosen, precision=precision)
-        write_figure(out, image_figure(matches, seen, num=num))
+        write_png(out, image_figure(matches, seen, num=num))
         show_images(matches)
         if json:
             console.emit_json(matches)
@@ -99,7 +100,7 @@ def visualize_correspondence(
     )
     with stage_bars() as progress:
         found, drawn = match_views(loaded, subject.source, options, index=subject.index, progress=progress)
-    write_figure(out, views_figure(found, drawn, num=num))
+    write_png(out, views_figure(found, drawn, num=num))
     show_views(found)
     if json:
         console.emit_json(found)

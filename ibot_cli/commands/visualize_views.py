@@ -39,13 +39,14 @@ def visualize_views(
     request.check()
 
     from ibot_cli.evaluate.output_file import check_output
+    from ibot_cli.visualize.png import write_png
     from ibot_cli.visualize.views.samples import training_views
-    from ibot_cli.visualize.views.sheet import views_sheet, write_views_sheet
+    from ibot_cli.visualize.views.sheet import views_sheet
     from ibot_cli.visualize.views.table import show_training_views
 
     check_output(out, "--out", ".png")
     found, pixels, source = training_views(request, num=num, epoch=epoch)
-    write_views_sheet(out, views_sheet(found, pixels, source))
+    write_png(out, views_sheet(found, pixels, source))
     show_training_views(found)
     if json:
         console.emit_json(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
-from ibot_cli.evaluate.output_file import write_output
 from ibot_cli.evaluate.retrieval.duplicate_result import DuplicateImage, certain_first
 from ibot_cli.evaluate.retrieval.gallery import Gallery
 from ibot_cli.evaluate.retrieval.neighbours import Neighbour, QueryNeighbours
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
+from ibot_cli.visualize.png import write_png
 from ibot_cli.visualize.sheets import picture_sheet
 
 QUERY = "#3d5a80"
@@ -94,9 +93,7 @@ def _save(
     sheet = picture_sheet(
         pictures, columns=columns, captions=captions, outlines=outlines, title=title, row_titles=row_titles
     )
-    content = io.BytesIO()
-    sheet.save(content, format="PNG")
-    write_output(path, content.getvalue())
+    write_png(path, sheet)
 
 
 def _read(source: Source, place: int) -> Image.Image | None:

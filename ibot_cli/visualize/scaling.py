@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-_SHARP = 2  # a picture that is enlarged by more keeps its pixels
+_SHARP = 2  # a picture that is enlarged by as much keeps its pixels
 
 
 def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -19,7 +19,7 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """
     image = image.convert("RGB")
     factor = max(size[0] / image.width, size[1] / image.height)
-    if factor <= _SHARP:
+    if factor < _SHARP:
         return image.resize(size, Image.Resampling.LANCZOS)
     # to whole multiples first, which keeps every pixel a sharp square, then down to what was asked for
     times = -int(-factor // 1)

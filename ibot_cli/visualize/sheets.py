@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, wrapped
+from ibot_cli.visualize.scaling import scaled
 
 PAPER, MAT, HAIRLINE = "#f7f7f5", "#e6e6e2", "#d2d2cd"
 INK, SOFT_INK = "#1d1d1f", "#4a4a4f"
 _CAPTION_LINES = 2
 _NARROWEST = 240  # of what a title has to fit into
+_STACK_MARGIN = 20  # of the title above stacked figures
 _SPREAD = 1.5  # columns to rows, about
 
 
@@ -71,6 +73,33 @@ def picture_sheet(
         for line, text in enumerate(layout.captions[place]):
             spot = (left + side / 2, top + layout.picture_height + layout.caption_gap + line * layout.caption_step)
             draw.text(spot, text, fill=SOFT_INK, font=layout.caption_font, anchor="ma")
+    return sheet
+
+
+def stacked(figures: Sequence[Image.Image], *, title: str = "", columns: int = 1) -> Image.Image:
+    """Figures, each with margins of its own, on one sheet: row by row, below a title.
+
+    Args:
+        figures: At least one.
+        title: Lines above.
+        columns: Figures per row.
+
+    Returns:
+        Mode `RGB`.
+    """
+    widths = [max(figure.width for figure in figures[column::columns]) for column in range(min(columns, len(figures)))]
+    rows = [figures[start : start + columns] for start in range(0, len(figures), columns)]
+    heights = [max(figure.height for figure in row) for row in rows]
+    font = ImageFont.load_default(18)
+    lines = wrapped(drawable(title), font, sum(widths) - 2 * _STACK_MARGIN)
+    top = _STACK_MARGIN + len(lines) * line_height(font) if lines else 0
+    sheet = Image.new("RGB", (sum(widths), top + sum(heights)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        draw.text((_STACK_MARGIN, _STACK_MARGIN + number * line_height(font)), line, fill=INK, font=font)
+    for row, entries in enumerate(rows):
+        for column, figure in enumerate(entries):
+            sheet.paste(figure, (sum(widths[:column]), top + sum(heights[:row])))
     return sheet
 
 
@@ -177,17 +206,10 @@ def _draw_frame(draw: ImageDraw.ImageDraw, corner: tuple[int, int], layout: _Lay
 
 def _fitted(image: Image.Image, place_size: tuple[int, int]) -> Image.Image:
     """The image, as large as its place allows, centred on a mat."""
-    image = image.convert("RGB")
     width, height = place_size
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    if scale >= 2:
-        # to whole multiples first, which keeps every pixel a sharp square, then down to what fits
-        factor = math.ceil(scale)
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-        image = image.resize(size, Image.Resampling.BOX)
-    else:
-        image = image.resize(size, Image.Resampling.LANCZOS)
+    image = scaled(image, size)
     mat = Image.new("RGB", place_size, MAT)
     mat.paste(image, ((width - size[0]) // 2, (height - size[1]) // 2))
     return mat

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from ibot_cli.visualize.sheets import HAIRLINE, MAT, PAPER, picture_sheet
+from ibot_cli.visualize.sheets import HAIRLINE, MAT, PAPER, picture_sheet, stacked
 
 GREEN = "#2a9d5c"
 
@@ -172,3 +172,20 @@ def test_places_that_are_no_squares(width: int, height: int, factor: int) -> Non
     below = margin + 64 + gap
     assert (levels(sheet)[below : below + 64, margin : margin + 96] == expected).all()
     assert sheet.height == below + 64 + margin
+
+
+def test_figures_below_each_other() -> None:
+    sheet = stacked([Image.new("RGB", (10, 4), "red"), Image.new("RGB", (6, 5), "blue")])
+    assert sheet.size == (10, 9)
+    assert sheet.getpixel((9, 3)) == (255, 0, 0) and sheet.getpixel((5, 8)) == (0, 0, 255)
+    assert "#{:02x}{:02x}{:02x}".format(*sheet.getpixel((9, 8))) == PAPER  # type: ignore[misc]
+
+
+def test_figures_in_rows_below_a_title() -> None:
+    black = Image.new("RGB", (100, 100))
+    sheet = stacked([black] * 3, columns=2)
+    assert sheet.size == (200, 200) and sheet.getpixel((50, 150)) == (0, 0, 0)
+    assert sheet.getpixel((150, 150)) == ImageColor.getrgb(PAPER)
+    titled = stacked([black] * 3, columns=2, title="above")
+    assert titled.width == 200 and titled.height > 220
+    assert (levels(titled)[-200:] == levels(sheet)).all()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from PIL import Image
 from torch import Tensor
 
 from ibot_cli.visualize.attention.colours import head_colours
 from ibot_cli.visualize.attention.mass import HeadFigures, head_figures
 from ibot_cli.visualize.attention.panels import attention_panels
-from ibot_cli.visualize.sheets import PAPER, picture_sheet
+from ibot_cli.visualize.palette import hex_colour
+from ibot_cli.visualize.sheets import picture_sheet
 from ibot_cli.visualize.whole_image import WholeImage
 
 USUAL_MASS = 0.6  # what captions speak of when no threshold is asked for; the authors' default
@@ -60,19 +59,9 @@ def attention_figure(
             "all heads\nstrongest wins",
             *(_of_head(f, mass) for f in head_figures(maps, mass)),
         ],
-        outlines=[None, None, *("#{:02x}{:02x}{:02x}".format(*colour) for colour in head_colours(len(maps)))],
+        outlines=[None, None, *(hex_colour(colour) for colour in head_colours(len(maps)))],
         title=title,
     )
-
-
-def stacked(figures: Sequence[Image.Image]) -> Image.Image:
-    """Figures below each other on one sheet, `RGB`."""
-    sheet = Image.new("RGB", (max(figure.width for figure in figures), sum(figure.height for figure in figures)), PAPER)
-    top = 0
-    for figure in figures:
-        sheet.paste(figure, (0, top))
-        top += figure.height
-    return sheet
 
 
 def _even(num: int, width: int) -> int:

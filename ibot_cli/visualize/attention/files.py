@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.runs.directory import is_run
 from ibot_cli.runs.durable import write_atomically, write_json
-from ibot_cli.visualize.attention.figure import attention_figure, stacked
+from ibot_cli.visualize.attention.figure import attention_figure
 from ibot_cli.visualize.attention.maps import (
     CLS,
     Query,
@@ -33,6 +32,7 @@ from ibot_cli.visualize.attention.result import (
     QueryFigures,
 )
 from ibot_cli.visualize.figure_folder import check_figure_folder, filled_folder
+from ibot_cli.visualize.sheets import stacked
 from ibot_cli.visualize.whole_image import whole_image
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -197,6 +197,4 @@ def _draw_pca(
 
 
 def _write(path: Path, image: Image.Image) -> None:
-    content = io.BytesIO()
-    image.save(content, format="PNG", optimize=True)
-    write_atomically(path, lambda file: file.write(content.getvalue()))
+    write_atomically(path, lambda file: image.save(file, format="PNG", optimize=True))

@@ -89,30 +89,6 @@ def match_figure(
     return _overlaid(figure, strands, ends)
 
 
-def stacked(figures: Sequence[Image.Image], *, title: str = "", columns: int = 1) -> Image.Image:
-    """Figures on one sheet, row by row, below a title.
-
-    Args:
-        figures: At least one.
-        title: Lines above.
-        columns: Figures per row.
-    """
-    widths = [max(figure.width for figure in figures[column::columns]) for column in range(min(columns, len(figures)))]
-    rows = [figures[start : start + columns] for start in range(0, len(figures), columns)]
-    heights = [max(figure.height for figure in row) for row in rows]
-    font = ImageFont.load_default(18)
-    lines = wrapped(drawable(title), font, sum(widths) - 2 * _MARGIN)
-    top = _MARGIN + len(lines) * line_height(font) if lines else 0
-    sheet = Image.new("RGB", (sum(widths), top + sum(heights)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(lines):
-        draw.text((_MARGIN, _MARGIN + number * line_height(font)), line, fill=INK, font=font)
-    for row, entries in enumerate(rows):
-        for column, figure in enumerate(entries):
-            sheet.paste(figure, (sum(widths[:column]), top + sum(heights[:row])))
-    return sheet
-
-
 def _fitted(image: Image.Image, height: int) -> Image.Image:
     """The picture at that height, or less if it is wide; small ones are enlarged without blur."""
     factor = min(height / image.height, _WIDEST / image.width)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from ibot_cli.evaluate.output_file import write_output
 from ibot_cli.progress import counted
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
-from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure, stacked
+from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure
 from ibot_cli.visualize.correspondence.pairs import ViewPair
 from ibot_cli.visualize.correspondence.result import Correspondence, ImageMatches, Match, PairMatches
 from ibot_cli.visualize.palette import hues
+from ibot_cli.visualize.sheets import stacked
 
-NEAR, UNKNOWN = "#e0a33a", "#8d8d93"
+NEAR = "#e0a33a"
 _SMALL = 240
 _SEVERAL = 4  # from so many figures on, two in a row
 
@@ -37,7 +36,7 @@ def image_figure(found: ImageMatches, seen: tuple[Image.Image, Image.Image], *, 
     around = sorted(chosen, key=lambda match: math.atan2(match.first[0] - middle[0], match.first[1] - middle[1]))
     strands = [
         _strand(match, found.grids, colour, dashed=False)
-        for match, colour in zip(around, hues(len(around)) if around else [], strict=True)
+        for match, colour in zip(around, hues(len(around)), strict=True)
     ]
     captions = [f"{Path(path).name}, {width} x {height}" for path, (width, height) in _with_sizes(found)]
     title = f"{_shown_of(len(chosen), len(found.matches))}, cosine {_range(chosen)}"
@@ -97,17 +96,6 @@ def best_spread(matches: Sequence[Match], grids: Grids, num: int) -> list[Match]
         (chosen if free and len(chosen) < num else waiting).append(match)
     chosen += waiting[: num - len(chosen)]
     return sorted(chosen, key=lambda match: -match.cosine)
-
-
-def write_figure(path: Path, figure: Image.Image) -> None:
-    """Write a PNG, whole or not at all.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    content = io.BytesIO()
-    figure.save(content, format="PNG")
-    write_output(path, content.getvalue())
 
 
 def _apart(a: Match, b: Match) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
-from ibot_cli.evaluate.output_file import write_output
 from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, wrapped
 from ibot_cli.visualize.palette import hues
 from ibot_cli.visualize.scaling import scaled
@@ -58,17 +56,6 @@ def views_sheet(found: TrainingViews, pixels: Sequence[SamplePixels], source: So
         sheet.paste(row, (_MARGIN, top))
         top += row.height + _BETWEEN
     return sheet
-
-
-def write_views_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write it as PNG, whole or not at all.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    content = io.BytesIO()
-    sheet.save(content, format="PNG")
-    write_output(path, content.getvalue())
 
 
 @dataclass(frozen=True)
@@ -152,16 +139,20 @@ def _source_tile(sample: SeenSample, source: Source, colours: Sequence[str]) -> 
 def _described(view: SeenView) -> list[str]:
     """Two lines below a global view."""
     masked = f"masked {view.mask_ratio:.0%}" if view.mask_ratio else "not masked"
-    return [f"{view.number}  {view.share:.0%} of the image, {masked}", ", ".join(_changes(view)) or "unchanged"]
+    return [f"{view.number}  {_share(view)} of the image, {masked}", ", ".join(_changes(view)) or "unchanged"]
 
 
 def _brief(view: SeenView) -> str:
-    return f"{view.number}  {view.share:.0%}" + (", flip" if view.flip else "")
+    return f"{view.number}  {_share(view)}" + (", flip" if view.flip else "")
+
+
+def _share(view: SeenView) -> str:
+    return f"{view.share:.0%}" if view.share >= 0.005 else "<1%"
 
 
 def _changes(view: SeenView) -> list[str]:
     named = (
-        (view.degrees != 0, f"turned {view.degrees:.0f}\N{DEGREE SIGN}"),
+        (view.degrees != 0, f"turned {round(view.degrees)}\N{DEGREE SIGN}"),
         (view.flip, "flip"),
         (view.jitter, "jitter"),
         (view.gray, "grey"),

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 
 from ibot_cli.visualize.attention.colours import head_colours, heat
-from ibot_cli.visualize.attention.figure import attention_figure, stacked
+from ibot_cli.visualize.attention.figure import attention_figure
 from ibot_cli.visualize.attention.maps import CLS, attention_maps
 from ibot_cli.visualize.attention.panels import Panels, attention_panels
-from ibot_cli.visualize.sheets import PAPER
 from ibot_cli.visualize.whole_image import WholeImage, whole_image
 from ibot_cli.weights.load import LoadedBackbone
 from tests.visualize.attention.known import looking_at, spotted
@@ -221,10 +220,3 @@ def test_captions_are_what_was_measured(asked: dict[str, object]) -> None:
     one[0, 3, 3] = 1
     attention_figure(large, one)
     assert str(asked["captions"]).endswith("60% in <1% of area']")
-
-
-def test_figures_below_each_other() -> None:
-    sheet = stacked([Image.new("RGB", (10, 4), "red"), Image.new("RGB", (6, 5), "blue")])
-    assert sheet.size == (10, 9)
-    assert sheet.getpixel((9, 3)) == (255, 0, 0) and sheet.getpixel((5, 8)) == (0, 0, 255)
-    assert "#{:02x}{:02x}{:02x}".format(*sheet.getpixel((9, 8))) == PAPER  # type: ignore[misc]

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from ibot_cli.data.files import FileSource
-from ibot_cli.errors import DataError
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
-from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure, stacked
-from ibot_cli.visualize.correspondence.figures import best_spread, image_figure, views_figure, write_figure
+from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure
+from ibot_cli.visualize.correspondence.figures import best_spread, image_figure, views_figure
 from ibot_cli.visualize.correspondence.result import ImageMatches, Match
 from ibot_cli.visualize.correspondence.views import ViewOptions, match_views
 from ibot_cli.visualize.palette import hues
@@ -86,22 +85,3 @@ def test_the_best_do_not_crowd() -> None:
     assert [m.cosine for m in best_spread(matches, grids, 2)] == [0.9, 0.7]
     assert [m.cosine for m in best_spread(matches, grids, 3)] == [0.9, 0.8, 0.7]
     assert len(best_spread(matches, grids, 9)) == 4 and best_spread([], grids, 3) == []
-
-
-def test_sheets_of_any_number() -> None:
-    assert stacked([BLACK] * 3, columns=2).size == (200, 200)
-    assert stacked([BLACK]).size == (100, 100)
-
-
-def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "found.png"
-    write_figure(path, BLACK)
-    assert Image.open(path).size == (100, 100) and [entry.name for entry in tmp_path.iterdir()] == ["found.png"]
-    with pytest.raises(DataError, match="cannot be written: No such file or directory"):
-        write_figure(tmp_path / "nowhere" / "found.png", BLACK)
-
-
-def test_colours_are_distinct() -> None:
-    colours = [ImageColor.getrgb(colour) for colour in hues(12)]
-    apart = [sum(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y]
-    assert len(set(colours)) == 12 and min(apart) > 30 and hues(1) == hues(5)[:1]

@@ -19,6 +19,7 @@ from ibot_cli.visualize.attention.mass import head_figures
 from ibot_cli.visualize.attention.panels import attention_panels
 from ibot_cli.visualize.attention.pca import patch_colours
 from ibot_cli.visualize.pages import inline_image
+from ibot_cli.visualize.palette import hex_colour
 from ibot_cli.visualize.report.samples.choice import readable_images
 from ibot_cli.visualize.report.samples.options import StageProgress
 from ibot_cli.visualize.report.samples.subject import Subject, short_name
@@ -145,7 +146,7 @@ def _panels(
             f"{name}, head {figures.head}: {USUAL_MASS:.0%} of its attention falls on "
             f"{figures.patches_for_mass} of {num_patches} patches"
         )
-        yield _panel(picture, f"head {figures.head}", about, True, "#{:02x}{:02x}{:02x}".format(*colour))
+        yield _panel(picture, f"head {figures.head}", about, True, hex_colour(colour))
 
 
 def _squares(colours: Tensor, grid: tuple[int, int]) -> Image.Image:
