@@ -41,10 +41,10 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "embed": embed,
     "compare": compare,
     "visualize-patterns": visualize_patterns,
-    "report": report,
     "visualize-attention": visualize_attention,
     "visualize-correspondence": visualize_correspondence,
     "visualize-views": visualize_views,
+    "report": report,
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
 EXAMPLES: Mapping[str, tuple[str, ...]] = {

@@ -121,6 +121,7 @@ def open_source(data: str, *, channels: int, split: Split = "train") -> Source:
     if not path.exists():
         raise _missing(data, path)
     if path.is_dir():
+        _refuse_run(data, path)
         return open_folder(path, data, channels=channels, split=split)
     if path.suffix.lower().lstrip(".") in EXTENSIONS:
         raise DataError(f"{data} is a single image.", hint="Give the folder that holds it, or a text file of paths.")
@@ -136,6 +137,16 @@ def _open_builtin(name: str, channels: int, split: Split) -> Source:
             hint="Embedded: " + ", ".join(f"builtin:{key}" for key in BUILTINS) + ".",
         )
     return BUILTINS[name](channels=channels, split=split)
+
+
+def _refuse_run(data: str, path: Path) -> None:
+    """The figures of a run are images too, but nobody means them."""
+    if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
+        raise DataError(
+            f"{data} is a run, not a folder of images.",
+            hint=f"Name its images, as {path / 'data.json'} does; its recipe for other images is --config "
+            f"{path / 'config.yaml'}.",
+        )
 
 
 def _missing(data: str, path: Path) -> DataError:

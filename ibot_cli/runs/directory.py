@@ -62,11 +62,12 @@ class RunDirectory:
             RunError: There is no such directory, or it is no run.
         """
         if not path.is_dir():
-            raise RunError(f"{path} does not exist.", "Check the path; a run is a directory that `ibot pretrain` made.")
+            what = "is a file, not a run" if path.is_file() else "does not exist"
+            raise RunError(f"{path} {what}.", "Name a run, the directory that `ibot pretrain` or `ibot finetune` made.")
         if not is_run(path):
             raise RunError(
                 f"{path} is not a run: it has no config.yaml.",
-                "Name a directory that `ibot pretrain` made, or a checkpoint file.",
+                "Name a run, the directory that `ibot pretrain` or `ibot finetune` made.",
             )
         return cls(path)
 

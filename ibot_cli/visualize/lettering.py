@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
+from pathlib import Path
 
 from PIL import ImageFont
 
@@ -59,3 +60,10 @@ def line_height(font: Font) -> int:
     """Pixels from one line to the next."""
     _, top, _, bottom = font.getbbox("Agj|")
     return round((bottom - top) * 1.25)
+
+
+def short_name(path: str) -> str:
+    """What people are shown of the path of an image: its file name, or what an embedded data set calls it."""
+    if path.startswith("builtin:"):
+        return path.partition("/")[2] or path
+    return Path(path).name

@@ -237,3 +237,11 @@ def test_holdout_keeps_something_of_every_class():
     assert (holdout(103, labels, seed=0, ratio=0.2) == chosen).all()
     assert (holdout(103, labels, seed=1, ratio=0.2) != chosen).any()
     assert holdout(50, None, seed=0, ratio=0.1).sum() == 5
+
+
+def test_a_run_is_no_folder_of_images(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    write_image(tmp_path / "figures.png")
+    assert len(open_source(str(tmp_path), channels=3)) == 1
+    (tmp_path / "config.yaml").write_text("data: {}")
+    assert error(tmp_path) == f"{tmp_path} is a run, not a folder of images."

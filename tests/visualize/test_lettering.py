@@ -1,7 +1,7 @@
 import pytest
 from PIL import ImageFont
 
-from ibot_cli.visualize.lettering import cut, drawable, line_height, wrapped
+from ibot_cli.visualize.lettering import cut, drawable, line_height, short_name, wrapped
 
 FONT = ImageFont.load_default(12)
 
@@ -43,3 +43,9 @@ def test_only_what_the_font_has(text: str, expected: str) -> None:
 def test_lines_do_not_touch() -> None:
     _, top, _, bottom = FONT.getbbox("Agj|")
     assert line_height(FONT) > bottom - top
+
+
+def test_short_names() -> None:
+    assert short_name("/a/b/cat.jpg") == "cat.jpg"
+    assert short_name("builtin:photos/china/roof/142,70") == "china/roof/142,70"
+    assert short_name("builtin:digits") == "builtin:digits"

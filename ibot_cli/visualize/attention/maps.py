@@ -67,7 +67,7 @@ def check_attention(loaded: LoadedBackbone, queries: Sequence[Query]) -> None:
         )
     if CLS in queries and not backbone.has_class_token:
         raise UsageError(
-            f"{loaded.description} has no class token, so there is no attention of it.",
+            f"This network has no class token, so there is no attention of it: {loaded.description}.",
             "Name the points whose attention you want with --at X,Y, or draw the patch features with --pca.",
         )
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
-from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, wrapped
+from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, short_name, wrapped
 from ibot_cli.visualize.palette import hues
 from ibot_cli.visualize.scaling import scaled
 from ibot_cli.visualize.sheets import HAIRLINE, INK, MAT, PAPER, SOFT_INK
@@ -132,7 +131,7 @@ def _source_tile(sample: SeenSample, source: Source, colours: Sequence[str]) -> 
         image = Image.new("RGB", size, MAT)
     stands = f"in place of sample {sample.sample}" if sample.used != sample.sample else f"sample {sample.sample}"
     return _Tile(
-        source_with_boxes(image, sample, colours, size), [Path(sample.path).name, f"{stands}, {width} x {height}"]
+        source_with_boxes(image, sample, colours, size), [short_name(sample.path), f"{stands}, {width} x {height}"]
     )
 
 

@@ -166,7 +166,7 @@ def test_swin_needs_points_or_features_alone(place: Path) -> None:
     found = draw_attention(Path("out"), swin, ["one.png"], AttentionOptions(pca=True))
     assert found.files == ["pca.png"] and found.images[0].file is None and found.images[0].queries == ()
     assert found.notes == (
-        "tiny has no class token, so there is no attention of it. Only the patch features are drawn.",
+        "This network has no class token, so there is no attention of it: tiny. Only the patch features are drawn.",
     )
     both = draw_attention(Path("out"), swin, ["one.png"], AttentionOptions(pca=True, at=((9.0, 5.0),)))
     assert both.files == ["one.png", "pca.png"] and both.notes == ()

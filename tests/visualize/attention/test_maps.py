@@ -72,7 +72,7 @@ def test_swin_shows_patches_in_their_windows() -> None:
 
 
 def test_swin_has_no_attention_of_a_class_token() -> None:
-    with pytest.raises(UsageError, match="tiny has no class token, so there is no attention of it") as caught:
+    with pytest.raises(UsageError, match=r"no class token, so there is no attention of it: tiny\.") as caught:
         check_attention(small_swin(), [CLS])
     assert caught.value.hint is not None and "--at X,Y" in caught.value.hint
 

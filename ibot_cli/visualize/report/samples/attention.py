@@ -18,11 +18,12 @@ from ibot_cli.visualize.attention.maps import CLS, Query, attention_maps, check_
 from ibot_cli.visualize.attention.mass import head_figures
 from ibot_cli.visualize.attention.panels import attention_panels
 from ibot_cli.visualize.attention.pca import patch_colours
+from ibot_cli.visualize.lettering import short_name
 from ibot_cli.visualize.pages import inline_image
 from ibot_cli.visualize.palette import hex_colour
 from ibot_cli.visualize.report.samples.choice import readable_images
 from ibot_cli.visualize.report.samples.options import StageProgress
-from ibot_cli.visualize.report.samples.subject import Subject, short_name
+from ibot_cli.visualize.report.samples.subject import Subject
 from ibot_cli.visualize.whole_image import OverlongImage, WholeImage, whole_image
 from ibot_cli.weights.load import LoadedBackbone
 

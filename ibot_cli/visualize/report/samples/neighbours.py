@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ibot_cli.evaluate.retrieval.duplicates import THRESHOLD
 from ibot_cli.evaluate.retrieval.neighbours import Neighbour
+from ibot_cli.visualize.lettering import short_name
 from ibot_cli.visualize.report.samples.browse import Asked, Browse, browse_neighbours
 from ibot_cli.visualize.report.samples.options import StageProgress
-from ibot_cli.visualize.report.samples.subject import Subject, short_name
+from ibot_cli.visualize.report.samples.subject import Subject
 from ibot_cli.visualize.report.samples.thumbnails import Thumbnail, Thumbnails
 
 

@@ -84,10 +84,3 @@ def data_of(run: Path) -> str:
     if not isinstance(data, str):
         raise RunError(f"{path} does not say which images the run was trained on.", "Name them with --data.")
     return data
-
-
-def short_name(path: str) -> str:
-    """What a page calls an image: its file name, or what an embedded data set calls it."""
-    if path.startswith("builtin:"):
-        return path.partition("/")[2] or path
-    return Path(path).name
