@@ -85,6 +85,7 @@ def visualize_attention(
     )
     folder = default_folder(weights) if out is None else out
     check_attention_folder(folder)
+    instead = ", in place of the earlier ones" if any(folder.glob("*")) else ""
     loaded = load_weights(weights, which=which, heads=heads)
     with stage_bars() as progress:
         found = draw_attention(folder, loaded, images, options, progress=progress)
@@ -93,4 +94,4 @@ def visualize_attention(
     if json:
         console.emit_json(found)
     count = len(found.files)
-    console.note(f"{count} figure{'s are' if count > 1 else ' is'} in {folder}.")
+    console.note(f"{count} figure{'s are' if count > 1 else ' is'} in {folder}{instead}.")
