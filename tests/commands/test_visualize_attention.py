@@ -78,7 +78,7 @@ def test_a_run_keeps_its_figures(ibot, place: Path) -> None:  # type: ignore[no-
 
 def test_swin(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     code, _, err = ibot("one.png", weights="swin.pth")
-    assert code == 2 and "error: swin.pth has no class token" in err and "hint: " in err and "--at X,Y" in err
+    assert code == 2 and "error: This network has no class token" in err and "hint: " in err and "--at X,Y" in err
     assert not (place / "attention").exists()
     assert ibot("one.png", "--at", "4,4", weights="swin.pth")[0] == 0
     assert (place / "attention" / "one.png").exists()
