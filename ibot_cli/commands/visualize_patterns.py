@@ -139,5 +139,5 @@ def visualize_patterns(
     if json:
         console.emit_json({"folder": folder, **pattern_numbers(drawn.found, drawn.beside, settings)})
     sheets = counted(len(drawn.files.sheets) + len(drawn.files.random_sheets), "sheet")
-    console.note(f"{sheets}, {drawn.files.overview.name} and {drawn.files.numbers.name} are in {folder}.")
-    console.note(f"To look around in them, open {drawn.files.page} in a browser.")
+    names = f"{drawn.files.overview.name}, {drawn.files.numbers.name} and {drawn.files.page.name}"
+    console.note(f"{sheets}, {names} are in {folder}; open {drawn.files.page.name} in a browser to look around.")

@@ -72,8 +72,9 @@ def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     read = json.loads((place / "patterns" / "patterns.json").read_text())
     rows = [line.split() for line in err.splitlines() if line[:4].strip() in ("1", "2", "3")]
     for rank, (row, pattern) in enumerate(zip(rows, read["patterns"], strict=True), start=1):
-        numbers = [f"{pattern['share']:.1%}", probable(pattern["probability"]), f"{pattern['purity']:.1%}"]
-        numbers += [f"{pattern['members_purity']:.1%}", read["classes"][pattern["label"]]]
+        numbers = [f"{pattern['share']:.1%}", probable(pattern["probability"])]
+        numbers += [f"{pattern['purity']:.1%}", read["classes"][pattern["label"]]]
+        numbers += [f"{pattern['members_purity']:.1%}", read["classes"][pattern["members_label"]]]
         assert row == [str(rank), str(pattern["prototype"]), f"{pattern['count']:,}", *numbers]
     purity = read["purity"]
     trained = next(line.split() for line in err.splitlines() if line.startswith("trained weights"))
@@ -84,8 +85,7 @@ def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     assert f"{mean:.1%} ({low:.1%} to {high:.1%})" in random
     assert any(line.startswith(f"k-means on raw pixels, K = {purity['pixels_k']}") for line in err.splitlines())
     assert f"Trained / random weights: {purity['trained']['members'] / mean:.2f} of the members shown" in err
-    assert "6 sheets, overview.png and patterns.json are in patterns." in err
-    assert f"open {Path('patterns') / 'index.html'} in a browser" in err
+    assert "6 sheets, overview.png, patterns.json and index.html are in patterns; open index.html in a browser" in err
     found = names(place / "patterns")
     assert found[:2] == ["index.html", "overview.png"] and len(found) == 9
     with Image.open(place / "patterns" / "overview.png") as overview:
@@ -98,7 +98,7 @@ def test_a_run_keeps_its_figures(ibot, place: Path) -> None:  # type: ignore[no-
     runs.pretrain(place / "train", place / "run", "train.epochs=1", "monitor.knn_epochs=0")
     options = ["--num-patterns", "2", "--top-k", "3", "--no-baselines"]
     code, out, err = ibot(*options, weights="run", data="train")
-    assert (code, out) == (0, "") and "are in run/figures/patterns." in err and "raw pixels" not in err
+    assert (code, out) == (0, "") and "are in run/figures/patterns;" in err and "raw pixels" not in err
     assert names(place / "run" / "figures") == ["patterns"]
     code, out, _ = ibot(*options, "--kind", "cls", "--json", weights="run", data="train")
     found = json.loads(out)
@@ -135,6 +135,15 @@ def test_without_labels(ibot) -> None:  # type: ignore[no-untyped-def]
     assert "1 sheet, overview.png" in err and "6 images, 96 patches." in err
     code, _, err = ibot("--num-patterns", "1", "--kind", "cls", "--out", "whole", data="images/dark")
     assert code == 0 and "1 sheet, overview.png" in err and "6 images." in err and "patch" not in err
+
+
+def test_what_is_as_it_should_be_is_no_warning(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = ibot("--num-patterns", "1", "--min-brightness", "30", "--no-baselines")
+    assert code == 0 and "warning" not in err
+    assert "\nThe weights hold no centre of the patches" in err and " dark and were left out" in err
+    (place / "images" / "dark" / "broken.png").write_bytes(b"no image")
+    code, _, err = ibot("--num-patterns", "99", "--no-baselines")
+    assert code == 0 and "warning: 99 patterns were asked for;" in err and "warning: 1 image could not be read" in err
 
 
 def test_a_single_class_has_nothing_to_compare(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]

@@ -20,10 +20,9 @@ from ibot_cli.visualize.patterns.geometry import Geometry
 from ibot_cli.visualize.patterns.measurement import Measurement, measure
 from ibot_cli.visualize.patterns.result import Member, Pattern, PatternOptions, Patterns
 from ibot_cli.visualize.patterns.selection import (
-    Selection,
     check_options,
     class_share,
-    members_purity,
+    members_class,
     overall_purity,
     select,
 )
@@ -66,7 +65,7 @@ def find_patterns(
         assigner = network_assigner(loaded, scale, options)
         report = None if progress is None else partial(progress, "patterns")
         found = measure([assigner], source, transform, patch_side(loaded), options, progress=report)
-    return _patterns(loaded, source, options, found, (*loaded.notes, *scale.notes))
+    return _patterns(loaded, source, options, found, scale.notes)
 
 
 def require_head(loaded: LoadedBackbone) -> Head:
@@ -147,7 +146,8 @@ def _patterns(
         data=source.name,
         fingerprint=source.fingerprint,
         unreadable=found.unreadable,
-        notes=(*notes, *_notes(options, selection, collector, found)),
+        warnings=(*loaded.notes, *selection.warnings, *left_out(found.unreadable)),
+        notes=(*notes, *_dark_notes(options, collector)),
     )
 
 
@@ -162,8 +162,8 @@ def _pattern(
 ) -> Pattern:
     collector = found.collectors[0]
     rows, count = collector.members(number), int(collector.counts[number])
-    labelled = source.labels is not None
-    label, share = class_share(collector, number) if labelled else (None, None)
+    label, share = (None, None) if source.labels is None else class_share(collector, number)
+    theirs = (None, None) if source.labels is None else members_class(source.labels[rows.image], label)
     return Pattern(
         prototype=number,
         count=count,
@@ -172,7 +172,8 @@ def _pattern(
         dark=int(collector.dark[number]),
         label=label,
         purity=share,
-        members_purity=None if source.labels is None else members_purity(source.labels[rows.image]),
+        members_label=theirs[0],
+        members_purity=theirs[1],
         members=tuple(_member(rows, row, source, options, found, transform, stride) for row in range(len(rows))),
     )
 
@@ -212,14 +213,12 @@ def _class_names(source: Source) -> tuple[str, ...] | None:
     return tuple(str(label) for label in range(int(source.labels.max()) + 1))
 
 
-def _notes(options: PatternOptions, selection: Selection, collector: Collector, found: Measurement) -> list[str]:
-    notes = [*selection.notes, *left_out(found.unreadable)]
+def _dark_notes(options: PatternOptions, collector: Collector) -> list[str]:
     total, dark = collector.num_images * collector.num_patches, int(collector.dark.sum())
-    if dark:
-        verbs = ("is", "was") if dark == 1 else ("are", "were")
-        part = f"{dark:,} of {items(options.kind, total)} {verbs[0]} dark and {verbs[1]} left out ({dark / total:.1%})."
-        notes.append(part)
-    return notes
+    if dark == 0:
+        return []
+    verbs = ("is", "was") if dark == 1 else ("are", "were")
+    return [f"{dark:,} of {items(options.kind, total)} {verbs[0]} dark and {verbs[1]} left out ({dark / total:.1%})."]
 
 
 def _nothing_to_show(source: Source, options: PatternOptions, collector: Collector) -> DataError | UsageError:

@@ -12,11 +12,13 @@ from PIL import Image
 
 from ibot_cli.visualize.pages import inline_image, render_page
 from ibot_cli.visualize.pages.picture import SHARP_UP_TO
-from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_rows, purity_sentence
+from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_notes, purity_rows
 from ibot_cli.visualize.patterns.result import Member, Pattern, Patterns
 from ibot_cli.visualize.patterns.tiles import Pictures, cut_tile
 from ibot_cli.visualize.patterns.wording import (
     agreement,
+    beside_title,
+    class_name,
     explanation,
     headline,
     item,
@@ -77,11 +79,13 @@ def patterns_page(pictures: Pictures, found: Patterns, *, beside: Patterns | Non
         thing=item(found.kind),
         things=items(found.kind),
         measured=measured(found),
+        beside_title=None if beside is None else beside_title(beside),
         agreements=[agreement(block) for block in blocks.values()],
         pairs=list(zip_longest(*shown.values())),
         columns=purity_columns(found.kind),
         purities=None if found.purity is None else purity_rows(found.purity),
-        purity_text=None if found.purity is None else purity_sentence(found.purity, found.kind),
+        purity_text=None if found.purity is None else " ".join(purity_notes(found.purity, found.kind)),
+        notes=(*found.warnings, *found.notes),
         data={"images": images, "members": _facts(blocks, each), "grid": found.grid},
     )
 
@@ -105,14 +109,10 @@ def _shown(pictures: Pictures, block: Patterns, prefix: str, each: int, side: in
 
 def _name(member: Member, block: Patterns) -> str:
     """What a screen reader says, and a tooltip."""
-    label = _class(member, block)
+    label = class_name(member.label, block)
     what = "Image" if member.row is None else f"Patch in row {member.row + 1}, column {(member.column or 0) + 1}"
     known = "" if label is None else f", class {label}"
     return f"{what} of {member.path}{known}, probability {probable(member.probability)}"
-
-
-def _class(member: Member, block: Patterns) -> str | None:
-    return None if member.label is None or block.classes is None else block.classes[member.label]
 
 
 def _facts(blocks: Mapping[str, Patterns], each: int) -> dict[str, dict[str, Any]]:
@@ -121,7 +121,7 @@ def _facts(blocks: Mapping[str, Patterns], each: int) -> dict[str, dict[str, Any
         f"{prefix}-{rank}-{place}": {
             "image": member.index,
             "path": member.path,
-            "class": _class(member, block),
+            "class": class_name(member.label, block),
             "row": member.row,
             "column": member.column,
             "score": round(member.score, 4),

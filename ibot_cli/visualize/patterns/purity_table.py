@@ -32,15 +32,16 @@ def purity_ratios(found: PurityComparison) -> tuple[float, float]:
     return _ratios(found.trained, found.random)
 
 
-def purity_sentence(found: PurityComparison, kind: Kind) -> str:
-    """What the numbers mean, and the ratios."""
+def purity_notes(found: PurityComparison, kind: Kind) -> tuple[str, ...]:
+    """What the numbers mean, and the ratios, as lines."""
     random, pixels = purity_ratios(found), _ratios(found.trained, [found.pixels])
     return (
-        f"Share of the most common class, mean of {counted(found.trained.num_patterns, 'pattern')}; "
-        f"{counted(found.num_images, 'image')}. "
+        f"Share of the most common class, mean over {counted(found.trained.num_patterns, 'pattern')} of "
+        f"{counted(found.num_images, 'image')}; with more or fewer patterns it is another.",
         f"Trained / random weights: {random[0]:.2f} of the members shown, {random[1]:.2f} of all {items(kind)}; "
-        f"trained weights / raw pixels: {pixels[0]:.2f} and {pixels[1]:.2f}. "
-        f"{_centres(found, kind)} Chance: images drawn at random, and the largest class."
+        f"trained / raw pixels: {pixels[0]:.2f} and {pixels[1]:.2f}.",
+        _centres(found, kind),
+        "Chance: images drawn at random, and the largest class.",
     )
 
 

@@ -90,7 +90,8 @@ class Pattern:
         dark: Its patches that were left out as dark.
         label: The most common class of the `count`, the lowest of equals; None without labels.
         purity: The share of that class among the `count`; None without labels.
-        members_purity: The share of the most common class of the members; None without labels.
+        members_label: The most common class of the members, of equals `label`, else the lowest; None without labels.
+        members_purity: The share of that class among the members; None without labels.
         members: Best score first, at most one per image; equal scores by image, then row and column.
     """
 
@@ -101,6 +102,7 @@ class Pattern:
     dark: int
     label: int | None
     purity: float | None
+    members_label: int | None
     members_purity: float | None
     members: tuple[Member, ...]
 
@@ -179,7 +181,8 @@ class Patterns:
         data: Name of the source.
         fingerprint: SHA-256 of the source.
         unreadable: Images that could not be read: path -> reason.
-        notes: What the user should know.
+        warnings: What is not as it should be, such as fewer patterns than were asked for.
+        notes: How it was measured, where that needs a word.
     """
 
     kind: Kind
@@ -203,4 +206,5 @@ class Patterns:
     data: str
     fingerprint: str
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -24,12 +24,12 @@ class Selection:
     Attributes:
         prototypes: Each has at least one patch that is not dark.
         min_count: Patches that each needed.
-        notes: What the user should know.
+        warnings: What is not as it was asked for.
     """
 
     prototypes: tuple[int, ...]
     min_count: int
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def check_options(options: PatternOptions, num_prototypes: int, labelled: bool) -> None:
@@ -79,13 +79,13 @@ def select(collector: Collector, options: PatternOptions) -> Selection:
         return Selection(found, 1, (left_out,) if empty else ())
     min_count = 1 if options.order == "population" else minimal_count(collector)
     ranked = _ranked(collector, options.order, min_count)[: options.num_patterns]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     if len(ranked) < options.num_patterns:
         one = "a patch" if options.kind == "patch" else "an image"
         enough = f"{one} here" if min_count == 1 else f"the {items(options.kind, min_count)} that this order asks for"
         only = f"{counted(len(ranked), 'prototype')} {'has' if len(ranked) == 1 else 'have'}"
-        notes = (f"{options.num_patterns:,} patterns were asked for; only {only} {enough}.",)
-    return Selection(tuple(map(int, ranked)), min_count, notes)
+        warnings = (f"{options.num_patterns:,} patterns were asked for; only {only} {enough}.",)
+    return Selection(tuple(map(int, ranked)), min_count, warnings)
 
 
 def minimal_count(collector: Collector) -> int:
@@ -110,8 +110,21 @@ def purity(collector: Collector, options: PatternOptions, labels: NDArray[np.int
 
 def members_purity(labels: NDArray[np.int64]) -> float:
     """Share of the most common of the labels that are there (not negative)."""
+    return members_class(labels)[1]
+
+
+def members_class(labels: NDArray[np.int64], preferred: int | None = None) -> tuple[int | None, float]:
+    """Most common of the labels that are there (not negative), of equals `preferred`, else the lowest; and its share.
+
+    None and 0 where no label is there.
+    """
     known = labels[labels >= 0]
-    return float(np.bincount(known).max() / len(known)) if len(known) else 0.0
+    if len(known) == 0:
+        return None, 0.0
+    counts = np.bincount(known)
+    most = np.flatnonzero(counts == counts.max()).tolist()
+    label = preferred if preferred in most else most[0]
+    return label, float(counts.max() / len(known))
 
 
 def class_share(collector: Collector, prototype: int) -> tuple[int, float]:

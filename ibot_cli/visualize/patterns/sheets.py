@@ -13,11 +13,12 @@ from ibot_cli.visualize.patterns.tiles import Pictures, outlined_tile
 from ibot_cli.visualize.patterns.wording import (
     about_pattern,
     agreement,
+    beside_title,
     explanation,
     headline,
     items,
     mean_purity,
-    purity_text,
+    purity_lines,
 )
 from ibot_cli.visualize.sheets import HAIRLINE, INK, PAPER, SOFT_INK, picture_sheet
 
@@ -74,7 +75,7 @@ def overview_sheet(
     for place, block in enumerate(blocks):
         left = _MARGIN + place * (width + _BETWEEN)
         if body > _MARGIN + heading.height:
-            name = "Trained weights" if place == 0 else "Random weights"
+            name = "Trained weights" if place == 0 else beside_title(block)
             _draw_head(draw, (left, body - _HEAD_HEIGHT), width, name, agreement(block))
         for row, pattern in enumerate(block.patterns):
             top = body + row * (side + _GAP)
@@ -110,12 +111,14 @@ def _draw_head(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, n
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], pattern: Pattern, found: Patterns) -> None:
-    """Up to three short lines left of a row."""
-    left, top = corner
-    lines = [f"{items(found.kind, pattern.count)}, {pattern.share:.1%}", purity_text(pattern, found) or ""]
-    draw.text((left, top + 4), f"Prototype {pattern.prototype:,}", fill=INK, font=_NAME)
+    """Up to four short lines left of a row; four are closer to each other."""
+    lines = [f"{items(found.kind, pattern.count)}, {pattern.share:.1%}", *purity_lines(pattern, found)]
+    loose = len(lines) < 3
+    left, top = corner[0], corner[1] + (4 if loose else -2)
+    first, step = (line_height(_NAME) + 3, line_height(_TEXT) + 1) if loose else (line_height(_NAME), 15)
+    draw.text((left, top), f"Prototype {pattern.prototype:,}", fill=INK, font=_NAME)
     for number, line in enumerate(lines):
-        at = (left, top + 4 + line_height(_NAME) + 3 + number * (line_height(_TEXT) + 1))
+        at = (left, top + first + number * step)
         draw.text(at, cut(drawable(line), _TEXT, _CAPTION - 10), fill=SOFT_INK, font=_TEXT)
 
 

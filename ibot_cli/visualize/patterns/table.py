@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ibot_cli import console
-from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_rows, purity_sentence
+from ibot_cli.visualize.patterns.purity_table import purity_columns, purity_notes, purity_rows
 from ibot_cli.visualize.patterns.result import Patterns
-from ibot_cli.visualize.patterns.wording import ORDERS, items, measured, probable
+from ibot_cli.visualize.patterns.wording import ORDERS, class_name, items, measured, probable
 
 
 def show_patterns(found: Patterns) -> None:
@@ -13,24 +13,24 @@ def show_patterns(found: Patterns) -> None:
     console.note(f"Patterns of {found.data}: {found.weights}")
     things = items(found.kind)
     numbers = ["Rank", "Prototype", things.capitalize(), "Share", "Probability"]
-    labelled = found.classes is not None
-    numbers += ["Purity", "Of members"] if labelled else []
+    columns = [*numbers, "Purity, class", "Of members, class"] if found.classes is not None else numbers
     rows = []
     for rank, pattern in enumerate(found.patterns, start=1):
         row = [str(rank), f"{pattern.prototype:,}", f"{pattern.count:,}", f"{pattern.share:.1%}"]
         row.append(probable(pattern.probability))
-        if found.classes is not None and pattern.label is not None:
-            row += [f"{pattern.purity:.1%}", f"{pattern.members_purity:.1%}", found.classes[pattern.label]]
+        for share, label in ((pattern.purity, pattern.label), (pattern.members_purity, pattern.members_label)):
+            row += [] if share is None else [f"{share:>6.1%}  {class_name(label, found) or ''}"]
         rows.append(row)
-    console.table([*numbers, "Class"] if labelled else numbers, rows, right=numbers, keep=numbers)
+    console.table(columns, rows, right=numbers, keep=numbers)
     console.note(
         f"{found.used:,} of {found.num_prototypes:,} prototypes have {things} here; {len(found.patterns)} are shown, "
         f"{ORDERS[found.order].format(items=things)}. {measured(found)}."
     )
     if found.purity is not None:
         console.note("")
-        columns = purity_columns(found.kind)
-        console.table(columns, purity_rows(found.purity), title="Mean purity", right=columns[1:], keep=columns)
-        console.note(purity_sentence(found.purity, found.kind))
-    for text in found.notes:
+        heads = purity_columns(found.kind)
+        console.table(heads, purity_rows(found.purity), title="Mean purity", right=heads[1:], keep=heads)
+    for text in (*(purity_notes(found.purity, found.kind) if found.purity is not None else ()), *found.notes):
+        console.note(text)
+    for text in found.warnings:
         console.warn(text)

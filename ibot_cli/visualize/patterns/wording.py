@@ -61,10 +61,40 @@ def about_pattern(pattern: Pattern, found: Patterns) -> str:
 
 
 def purity_text(pattern: Pattern, found: Patterns) -> str | None:
-    """`64% of class roof`, or None without labels."""
+    """`64% of class roof`, of the members and of all patches where their classes differ; None without labels."""
     if pattern.purity is None or pattern.label is None or found.classes is None:
         return None
-    return f"{pattern.purity:.0%} of class {found.classes[pattern.label]}"
+    everything = f"{pattern.purity:.0%} of class {found.classes[pattern.label]}"
+    other = other_class(pattern, found)
+    if other is None:
+        return everything
+    return f"members: {pattern.members_purity:.0%} of class {other}; all {items(found.kind)}: {everything}"
+
+
+def purity_lines(pattern: Pattern, found: Patterns) -> tuple[str, ...]:
+    """The same as short lines: one, or where the classes differ two, or none without labels."""
+    text, other = purity_text(pattern, found), other_class(pattern, found)
+    if text is None or other is None or found.classes is None or pattern.label is None:
+        return () if text is None else (text,)
+    return (
+        f"members: {pattern.members_purity:.0%} {other}",
+        f"all: {pattern.purity:.0%} {found.classes[pattern.label]}",
+    )
+
+
+def class_name(label: int | None, found: Patterns) -> str | None:
+    """Of a label; None without labels."""
+    return None if label is None or found.classes is None else found.classes[label]
+
+
+def other_class(pattern: Pattern, found: Patterns) -> str | None:
+    """The most common class of the members where it is another than that of all patches."""
+    return None if pattern.members_label == pattern.label else class_name(pattern.members_label, found)
+
+
+def beside_title(beside: Patterns) -> str:
+    """What stands above the patterns of random weights, with their seed."""
+    return beside.weights[:1].upper() + beside.weights[1:]
 
 
 def mean_purity(found: Patterns) -> tuple[float, float] | None:

@@ -144,6 +144,7 @@ def test_everything_dark() -> None:
 def test_labels_give_purity() -> None:
     shown = by_prototype(find(THREE))
     assert (shown[YELLOW].label, shown[YELLOW].purity, shown[YELLOW].members_purity) == (1, 14 / 18, 0.5)
+    assert [shown[YELLOW].members_label, shown[RED].members_label] == [1, 0]  # of equals that of all patches
     assert (shown[RED].label, shown[RED].purity, shown[RED].members_purity) == (0, 1, 1)
     assert [member.label for member in shown[YELLOW].members] == [1, 0]
     found = find(THREE)
@@ -155,6 +156,15 @@ def test_without_labels() -> None:
     found = find(Paintings(["rrrr rrrr rrrr rrrr"]))
     (pattern,) = found.patterns
     assert (pattern.label, pattern.purity, pattern.members_purity, found.classes, found.overall_purity) == (None,) * 5
+    assert pattern.members_label is None
+
+
+def test_members_can_be_of_another_class_than_all_patches() -> None:
+    source = Paintings(
+        ["rrrr rrrr rrrr rrrr", "rbbb bbbb bbbb bbbb", "rbbb bbbb bbbb bbbb"], [0, 1, 1], ["all", "best"]
+    )
+    red = by_prototype(find(source))[RED]
+    assert (red.label, red.purity) == (0, 16 / 18) and (red.members_label, red.members_purity) == (1, 2 / 3)
 
 
 def test_labels_without_names() -> None:
@@ -167,7 +177,7 @@ def test_batches_and_workers_change_nothing(change: dict[str, Any]) -> None:
     expected = find(source, min_brightness=40, top_k=4, batch_size=3)
     assert find(source, min_brightness=40, top_k=4, **{"batch_size": 3, **change}) == expected
     assert list(expected.unreadable) == ["painting 3", "painting 4", "painting 11"]
-    assert expected.num_images == 17 and "3 images could not be read" in " ".join(expected.notes)
+    assert expected.num_images == 17 and "3 images could not be read" in " ".join(expected.warnings)
 
 
 def test_nothing_can_be_read() -> None:
@@ -190,23 +200,23 @@ def test_one_lucky_patch_does_not_win() -> None:
     assert found.min_count == 9  # the median of 22, 9 and 1; top_k is larger
     assert [pattern.prototype for pattern in found.patterns] == [RED, YELLOW]
     assert find(source, order="confidence", top_k=1).min_count == 1
-    assert "only 2 prototypes have the 9 patches that this order asks for" in " ".join(found.notes)
+    assert "only 2 prototypes have the 9 patches that this order asks for" in " ".join(found.warnings)
     assert find(source).min_count == 1
 
 
 def test_fewer_patterns_than_asked() -> None:
-    assert "20 patterns were asked for; only 4 prototypes have a patch here." in find(THREE).notes
-    assert not any("asked for" in note for note in find(THREE, num_patterns=4).notes)
+    assert "20 patterns were asked for; only 4 prototypes have a patch here." in find(THREE).warnings
+    assert not any("asked for" in note for note in find(THREE, num_patterns=4).warnings)
 
 
 def test_class_tokens_are_told_as_images() -> None:
     source = Paintings(["rrrr rrrr rrrr rrrr", "kkkk kkkk kkkk kkkk", "bbbb bbbb bbbb bbbb"])
-    notes = find(source, kind="cls", min_brightness=40).notes
-    assert "1 of 3 images is dark and was left out (33.3%)." in notes
-    assert "20 patterns were asked for; only 2 prototypes have an image here." in notes
-    (one,) = find(Paintings(["rrrr rrrr rrrr rrrr"]), kind="cls").notes
+    found = find(source, kind="cls", min_brightness=40)
+    assert "1 of 3 images is dark and was left out (33.3%)." in found.notes
+    assert "20 patterns were asked for; only 2 prototypes have an image here." in found.warnings
+    (one,) = find(Paintings(["rrrr rrrr rrrr rrrr"]), kind="cls").warnings
     assert one == "20 patterns were asked for; only 1 prototype has an image here."
-    named = find(source, kind="cls", min_brightness=40, prototypes=(RED, CYAN)).notes
+    named = find(source, kind="cls", min_brightness=40, prototypes=(RED, CYAN)).warnings
     assert f"Without any image here, and left out: prototype {CYAN}." in named
     with pytest.raises(UsageError, match=rf"No image of paintings belongs to prototype {CYAN}\."):
         find(source, kind="cls", prototypes=(CYAN, CYAN))
@@ -218,7 +228,7 @@ def test_named_prototypes() -> None:
     found = find(THREE, prototypes=(GREEN, CYAN, RED, GREEN))
     assert [pattern.prototype for pattern in found.patterns] == [GREEN, RED]
     assert found.order == "chosen"
-    assert f"Without any patch here, and left out: prototype {CYAN}." in found.notes
+    assert f"Without any patch here, and left out: prototype {CYAN}." in found.warnings
     with pytest.raises(UsageError, match=r"No patch of paintings belongs to prototype 4\."):
         find(THREE, prototypes=(CYAN,))
 
@@ -339,7 +349,7 @@ def test_it_says_what_it_measured() -> None:
     assert (found.top_k, found.window, found.order, found.min_brightness) == (7, 3, "confidence", -1)
     assert (found.weights, found.data, found.fingerprint) == ("a network of colours", "paintings", THREE.fingerprint)
     assert found.weights_hash == coloured_weights().weights_hash
-    assert found.notes[0] == "An old file."
+    assert found.warnings[0] == "An old file."
 
 
 def test_the_global_generator_is_left_alone() -> None:

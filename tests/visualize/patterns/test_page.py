@@ -85,14 +85,22 @@ def test_the_windows_show_their_colour_and_clear_what_was_not_seen() -> None:
 
 
 def test_random_weights_and_purities_stand_beside() -> None:
-    found = replace(find(), purity=COMPARISON, notes=("Something to know.",))
+    found = replace(find(), purity=COMPARISON, notes=("Something to know.",), warnings=("One is missing.",))
     document = made(found, beside=other(found))
     text = document.text()
-    assert "Random weights" in text and "mean purity:" in text and "Something to know." in text
+    assert "Random weights (seed 0)" in text and "mean purity:" in text and "Notes (2)" in text
+    assert "Something to know." in text and "One is missing." in text
     assert "60.0% (50.0% to 70.0%)" in text and "Trained / random weights: 1.50 of the members shown, 2.00" in text
     links = [str(link["id"]) for link in document.all("a") if "id" in link]
     assert "random-3-1" in links and "random-4-1" not in links and "patch-4-1" in links
     assert data(document)["members"]["random-1-1"]["prototype"] == found.patterns[-1].prototype
+
+
+def test_members_of_another_class_are_named() -> None:
+    found = find()
+    changed = replace(found.patterns[0], members_label=0, members_purity=0.5)
+    text = made(replace(found, patterns=(changed,))).text()
+    assert "members: 50% of class warm; all patches: 78% of class sunny" in text
 
 
 def test_without_labels_and_baselines() -> None:

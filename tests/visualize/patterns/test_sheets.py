@@ -93,6 +93,16 @@ def test_the_overview_has_a_row_per_pattern() -> None:
     assert sheet.shape[1] == 22 + 176 + PER_ROW * step - 6 + 22
 
 
+def test_two_classes_stay_beside_their_row() -> None:
+    found = find()
+    other_class = replace(found.patterns[0], members_label=0, members_purity=0.5)
+    sheet = np.asarray(overview_sheet(RAGGED, replace(found, patterns=(other_class, found.patterns[1]))))
+    top = sheet.shape[0] - 22 - 64 - 70
+    inked = np.flatnonzero((sheet[:, 22:190] != ImageColor.getrgb(PAPER)).any(axis=(1, 2)))
+    assert ((inked > top) & (inked < top + 66)).sum() > 35  # four lines
+    assert not ((inked >= top + 66) & (inked < top + 72)).any()  # above the next row
+
+
 def test_random_weights_stand_beside_in_rows_of_their_own() -> None:
     found = find()
     beside = other(found)

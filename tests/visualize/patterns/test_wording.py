@@ -1,7 +1,18 @@
+from dataclasses import replace
+
 import pytest
 
-from ibot_cli.visualize.patterns.wording import about_pattern, explanation, items, measured, probable, purity_text
-from tests.visualize.patterns.paintings import UNLABELLED, find
+from ibot_cli.visualize.patterns.wording import (
+    about_pattern,
+    beside_title,
+    explanation,
+    items,
+    measured,
+    probable,
+    purity_lines,
+    purity_text,
+)
+from tests.visualize.patterns.paintings import UNLABELLED, find, other
 
 
 @pytest.mark.parametrize(
@@ -24,6 +35,20 @@ def test_a_pattern_in_a_line() -> None:
     assert about_pattern(pattern, found) == expected
     plain = find(UNLABELLED)
     assert purity_text(plain.patterns[0], plain) is None and "class" not in about_pattern(plain.patterns[0], plain)
+
+
+def test_members_of_another_class_are_named() -> None:
+    found = find()
+    pattern = replace(found.patterns[0], members_label=0, members_purity=0.5)
+    assert purity_text(pattern, found) == "members: 50% of class warm; all patches: 78% of class sunny"
+    assert purity_lines(pattern, found) == ("members: 50% warm", "all: 78% sunny")
+    assert purity_lines(found.patterns[0], found) == ("78% of class sunny",)
+    plain = find(UNLABELLED)
+    assert purity_lines(plain.patterns[0], plain) == ()
+
+
+def test_which_random_weights() -> None:
+    assert beside_title(other(find())) == "Random weights (seed 0)"
 
 
 def test_how_to_read_it() -> None:

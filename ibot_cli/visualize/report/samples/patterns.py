@@ -14,6 +14,7 @@ from ibot_cli.visualize.pages import inline_image
 from ibot_cli.visualize.patterns.find import PatternOptions, find_patterns, patch_side
 from ibot_cli.visualize.patterns.result import Pattern
 from ibot_cli.visualize.patterns.tiles import Pictures, outlined_tile
+from ibot_cli.visualize.patterns.wording import class_name, other_class
 from ibot_cli.visualize.report.samples.choice import some_images
 from ibot_cli.visualize.report.samples.options import StageProgress
 from ibot_cli.visualize.report.samples.subject import Subject
@@ -30,11 +31,13 @@ class PatternSheet:
     Attributes:
         pattern: Its figures.
         label: Name of its most common class, or None.
+        members_label: That of the members shown where it is another, or None.
         uri: Its best members, as a `data:` URI.
     """
 
     pattern: Pattern
     label: str | None
+    members_label: str | None
     uri: str
 
 
@@ -58,7 +61,8 @@ def pattern_values(subject: Subject, progress: StageProgress | None = None) -> M
     sheets = [
         PatternSheet(
             pattern=pattern,
-            label=None if pattern.label is None or found.classes is None else found.classes[pattern.label],
+            label=class_name(pattern.label, found),
+            members_label=other_class(pattern, found),
             uri=inline_image(_sheet(pictures, pattern)),
         )
         for pattern in found.patterns
@@ -71,7 +75,7 @@ def pattern_values(subject: Subject, progress: StageProgress | None = None) -> M
         "chosen": len(source) < len(subject.source),
         "largest": None if source.labels is None else float(np.bincount(source.labels).max() / len(source)),
         "command": shlex.join(["ibot", "visualize-patterns", str(subject.run), subject.data]),
-        "notes": found.notes,
+        "notes": (*found.warnings, *found.notes),
     }
 
 

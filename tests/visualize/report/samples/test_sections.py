@@ -90,6 +90,19 @@ def test_a_run_shows_everything_twice_alike_and_draws_nothing_global(run: Path) 
     assert [section.values for section in again] == [section.values for section in sections]
 
 
+def test_patterns_say_where_their_members_are_of_another_class(run: Path) -> None:
+    section = sample_sections(run)[0]
+    sheets = list(section.values["sheets"])  # type: ignore[call-overload]
+    sheet = sheets[0]
+    pattern = replace(sheet.pattern, purity=0.6, members_purity=0.75)
+    same = replace(sheet, pattern=pattern, label="dark", members_label=None)
+    text = words([replace(section, values={**section.values, "sheets": [same]})])
+    assert "60% in images of class “dark” " in text.replace("\xa0", "") + " " and "of those shown" not in text
+    other = replace(same, members_label="light")
+    text = words([replace(section, values={**section.values, "sheets": [other]})]).replace("\xa0", "")
+    assert "60% in images of class “dark”, but 75% of those shown in images of “light”" in text
+
+
 def test_another_seed_shows_other_images(run: Path) -> None:
     shown = [
         [row.name for row in sample_sections(run, SampleOptions(seed=seed, attention=2))[1].values["rows"]]  # type: ignore[attr-defined]
