@@ -7,15 +7,16 @@ import io
 from collections.abc import Sequence
 
 from ibot_cli import console
-from ibot_cli.evaluate.comparison import Cell, Column, Comparison, Difference
+from ibot_cli.evaluate.comparison import BASELINES, Cell, Column, Comparison, Difference
 
-NETWORK, RANDOM, PIXELS = "this network", "random weights", "raw pixels"
+NETWORK = "this network"
+_FIELDS = {field: name.removeprefix("the ") for field, name in BASELINES.items()}
 BEST, PLAIN = " *", "  "
 NOTHING = "-"
 _METHODS = {"paired": "the same images", "unpaired": "counts only", "none": NOTHING}
 _CSV = (
     "run", "measure", "value", "low", "high", "images", "random_weights", "raw_pixels", "command", "data",
-    "fingerprint", "settings", "weights", "step", "time",
+    "fingerprint", "settings", "weights", "step", "time", "same_place",
 )  # fmt: skip
 
 
@@ -28,7 +29,8 @@ def show(found: Comparison) -> None:
         _differences(found)
     if found.columns:
         data = ", ".join(dict.fromkeys(column.data for column in found.columns))
-        console.note(f"Data: {data}. * marks the best of each row; intervals (95 %) are for the choice of test images.")
+        best = "the best of each row" + (", where the interval decides it" if len(found.runs) == 1 else "")
+        console.note(f"Data: {data}. * marks {best}; intervals (95 %) are for the choice of test images.")
     for text in found.notes:
         console.warn(text)
 
@@ -45,19 +47,18 @@ def as_csv(found: Comparison) -> str:
                 low, high = cell.interval or (None, None)
                 numbers = (cell.value, low, high, cell.total, cell.random, cell.pixels)
                 origin = (column.command, column.data, column.fingerprint, settings, cell.weights, cell.step, cell.time)
-                writer.writerow((run, column.title, *numbers, *origin))
+                writer.writerow((run, column.title, *numbers, *origin, cell.same_place))
     return out.getvalue()
 
 
 def _one_run(found: Comparison) -> None:
-    rows = []
+    rows, fields = [], _fields(found)
     for column in found.columns:
         cell = column.cells[0]
         if cell is not None:
-            values = (cell.value, cell.random, cell.pixels)
-            shown = _starred(values, column.percent)
-            rows.append((column.title, shown[0], _interval(cell.interval), *shown[1:]))
-    heads = ["Measure", NETWORK, "95 % interval", RANDOM, PIXELS]
+            own, *others = _starred(cell, fields, column.percent)
+            rows.append((column.title, own, _interval(cell.interval), *others))
+    heads = ["Measure", NETWORK, "95 % interval", *(_FIELDS[field] for field in fields)]
     console.note(f"{found.runs[0]}: {_only([c.cells[0] for c in found.columns])}")
     console.table(heads, rows, right=heads[1:], keep=heads[1:])
 
@@ -65,7 +66,7 @@ def _one_run(found: Comparison) -> None:
 def _side_by_side(found: Comparison) -> None:
     """A row per measure, or per run where there are more runs than measures."""
     lines = [["Measure", *found.runs], *([column.title, *_run_cells(column)] for column in found.columns)]
-    for name, field in ((RANDOM, "random"), (PIXELS, "pixels")):
+    for field, name in _FIELDS.items():
         texts = [_range(column, field) for column in found.columns]
         if any(text != NOTHING for text in texts):
             lines = [[*line, text] for line, text in zip(lines, [name, *texts], strict=True)]
@@ -95,9 +96,18 @@ def _run_cells(column: Column) -> list[str]:
     ]
 
 
-def _starred(values: Sequence[float | None], percent: bool) -> list[str]:
-    measured = [value for value in values if value is not None]
-    mark = max(measured) if len(measured) > 1 else None
+def _fields(found: Comparison) -> list[str]:
+    """The baselines that get a column; that of few measures only where one of them was taken."""
+    cells = [cell for column in found.columns for cell in column.cells if cell is not None]
+    return [field for field in _FIELDS if field != "same_place" or any(cell.same_place is not None for cell in cells)]
+
+
+def _starred(cell: Cell, fields: Sequence[str], percent: bool) -> list[str]:
+    """The figure and its baselines; none is marked while the interval holds the best baseline."""
+    values = [cell.value, *(getattr(cell, field) for field in fields)]
+    strongest = max(cell.baselines.values(), default=None)
+    decided = strongest is not None and (cell.interval is None or cell.side(strongest) != 0)
+    mark = max(value for value in values if value is not None) if decided else None
     return [NOTHING + PLAIN if v is None else _number(v, percent) + (BEST if v == mark else PLAIN) for v in values]
 
 

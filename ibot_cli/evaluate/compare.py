@@ -170,10 +170,11 @@ def _cell(found: _Found) -> Cell:
     figure, counts = found.figure, _counts(found.figure)
     return Cell(
         value=figure.value,
-        interval=None if counts is None else wilson(*counts),
+        interval=figure.interval if counts is None else wilson(*counts),
         total=figure.total,
         random=figure.random,
         pixels=figure.pixels,
+        same_place=figure.same_place,
         weights=str(found.record["result"]["weights"]),
         step=found.record.get("step"),
         time=str(found.record.get("time")),

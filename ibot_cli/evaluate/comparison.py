@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+BASELINES = {"random": "random weights", "pixels": "raw pixels", "same_place": "the same place"}
+"""What a figure is judged against: fields of a cell and their names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -12,10 +15,12 @@ class Cell:
 
     Attributes:
         value: The figure.
-        interval: Its 95 % interval (Wilson), for the choice of the test images; None for what is no share of them.
+        interval: Its 95 % interval, for the choice of the test images: Wilson's for a share of them, over images for a
+            share of their patches; None for other figures.
         total: Test images, where it is a share of them.
         random: The same of random weights, mean over seeds; None when not measured.
         pixels: The same of raw pixels; None when not measured.
+        same_place: The same of the guess that a patch stays where it was; None where that is no answer.
         weights: What was evaluated.
         step: After how many steps; None when not known.
         time: When it was evaluated.
@@ -29,6 +34,17 @@ class Cell:
     weights: str
     step: int | None
     time: str
+    same_place: float | None = None
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """Those that were measured, by name."""
+        return {name: value for field, name in BASELINES.items() if (value := getattr(self, field)) is not None}
+
+    def side(self, baseline: float) -> int:
+        """1 above the baseline, -1 below it, 0 where the interval holds it; without one, by the bare figures."""
+        low, high = self.interval or (self.value, self.value)
+        return (low > baseline) - (high < baseline)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ class Figure:
         total: Test images.
         random: The same of random weights; None when not measured.
         pixels: The same of raw pixels; None when not measured.
+        same_place: The same of the guess that a patch stays where it was; None where that is no answer.
+        interval: Its 95 % interval as recorded; None where it follows from `total`, or is not known.
         scored: Whether the record's correctness of each image belongs to this number.
         random_of: The measure whose value for random weights this is; None for all others.
     """
@@ -39,6 +41,8 @@ class Figure:
     total: int | None = None
     random: float | None = None
     pixels: float | None = None
+    same_place: float | None = None
+    interval: tuple[float, float] | None = None
     scored: bool = False
     random_of: str | None = None
 
@@ -165,11 +169,15 @@ def _finetune(record: Record) -> list[Figure]:
 def _correspondence(record: Record) -> list[Figure]:
     result = record["result"]
     random = [_number(each.get("accuracy")) for each in result.get("random") or ()]
+    trained = result.get("trained") or {}
+    low, high = trained.get("interval") or (None, None)
     return _figures(
         Figure(
             measure="patches found again",
-            value=_number((result.get("trained") or {}).get("accuracy")),
+            value=_number(trained.get("accuracy")),
             random=sum(random) / len(random) if random else None,
+            same_place=(result.get("chance") or {}).get("same_place"),
+            interval=None if low is None or high is None else (float(low), float(high)),
         )
     )
 

@@ -35,10 +35,32 @@ def test_one_run(runs: list[Path]) -> None:
     result = run(runs[0])
     assert result.exit_code == 0 and result.stdout == ""
     table = lines(result.stderr)
-    assert ["k-NN", "top-1", "90.00%", "*", "86.7", "to", "92.6", "%", "40.00%", "90.00%", "*"] in table
+    assert ["k-NN", "top-1", "90.00%", "86.7", "to", "92.6", "%", "40.00%", "90.00%"] in table
     assert ["retrieval", "mAP", "70.00%", "-", "10.00%", "80.00%", "*"] in table
     assert f"first: teacher of {runs[0]}/checkpoints/step-00000010.pt, step 10" in result.stderr
-    assert "Data: builtin:digits. * marks the best" in result.stderr
+    assert "Data: builtin:digits. * marks the best of each row, where the interval decides it" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("reached", "interval", "marks"),
+    [(0.157, [0.131, 0.187], ("", "")), (0.3, [0.2, 0.4], (" *", "")), (0.1, [0.08, 0.12], ("", " *"))],
+)
+def test_the_same_place_is_a_baseline(
+    tmp_path: Path, reached: float, interval: list[float], marks: tuple[str, str]
+) -> None:
+    path = new_run(tmp_path / "run", 10)
+    add(path, "visualize-correspondence", trained={"accuracy": reached, "interval": interval},
+        random=[{"accuracy": 0.09}], chance={"same_place": 0.154})  # fmt: skip
+    table = lines(run(path).stderr)
+    low, high = (f"{limit * 100:.1f}" for limit in interval)
+    assert table[1][-6:] == ["random", "weights", "raw", "pixels", "same", "place"]
+    row = f"patches found again {reached:.2%}{marks[0]} {low} to {high} % 9.00% - 15.40%{marks[1]}"
+    assert row.split() in table
+    other = new_run(tmp_path / "other", 10)
+    add(other, "visualize-correspondence", trained={"accuracy": 0.5}, random=[], chance={"same_place": 0.154})
+    assert ["same", "place", "15.40%"] in lines(run(path, other).stderr)
+    rows = list(csv.DictReader(io.StringIO(run(path, "--csv").stdout)))
+    assert (rows[0]["same_place"], rows[0]["low"], rows[0]["high"]) == ("0.154", *map(str, interval))
 
 
 def test_two_runs(runs: list[Path]) -> None:

@@ -85,8 +85,12 @@ def test_correspondence(run: Path) -> None:
     random = [{"accuracy": 0.1}, {"accuracy": 0.3}]
     seen = {"size": 48, "grid": 6, "changes": "not mirrored"}
     settings = {"pairs": 2, "changes": "run", "size": None}
-    add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=random, settings=settings, **seen)
+    trained, chance = {"accuracy": 0.5, "interval": [0.4, 0.6]}, {"same_place": 0.45}
+    add(run, "visualize-correspondence", trained=trained, random=random, chance=chance, settings=settings, **seen)
     assert figures(run) == [("patches found again", 0.5, pytest.approx(0.2), None)]
+    (figure,) = figures_of(read_evaluations(run)[0])
+    assert (figure.interval, figure.same_place, figure.total) == ((0.4, 0.6), 0.45, None)
     assert settings_of(read_evaluations(run)[0]) == {"changes": "not mirrored", "grid": "6", "pairs": "2", "size": "48"}
     add(run, "visualize-correspondence", trained={"accuracy": 0.5}, random=[], size=48)
     assert figures(run) == [("patches found again", 0.5, None, None)]
+    assert figures_of(read_evaluations(run)[1])[0].interval is None

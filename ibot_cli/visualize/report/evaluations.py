@@ -9,12 +9,10 @@ from pathlib import Path
 
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.compare import compare
-from ibot_cli.evaluate.comparison import Cell, Column
+from ibot_cli.evaluate.comparison import BASELINES, Cell, Column
 from ibot_cli.visualize.pages.numbers import NOTHING, moment, number, percent
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
-
-NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,11 @@ def evaluated(run: RunRecord) -> Evaluated:
 
 def standing(cell: Cell) -> Standing:
     """Against each baseline: above it, below it, or, where the interval holds it, not told apart from it."""
-    baselines = {name: value for field, name in NAMES.items() if (value := getattr(cell, field)) is not None}
+    baselines = cell.baselines
     if not baselines:
         return Standing("", "no baseline was measured")
-    below = [name for name, value in baselines.items() if _side(cell, value) < 0]
-    level = [name for name, value in baselines.items() if _side(cell, value) == 0]
+    below = [name for name, value in baselines.items() if cell.side(value) < 0]
+    level = [name for name, value in baselines.items() if cell.side(value) == 0]
     if below:
         return Standing("bad", f"below {' and '.join(below)}")
     if level:
@@ -93,6 +91,7 @@ def evaluations_section(run: RunRecord, found: Evaluated) -> Section:
         template="report/evaluations.html",
         values={
             "rows": rows,
+            "baselines": _columns([cell for _, cell in cells]),
             "tuned": any(column.command == "finetune" for column, _ in cells),
             "behind": [_sentence(column, cell, each) for column, cell, each in behind if each.tone in ("warn", "bad")],
             "weights": list(dict.fromkeys(cell.weights for _, cell in cells)),
@@ -104,11 +103,12 @@ def evaluations_section(run: RunRecord, found: Evaluated) -> Section:
     )
 
 
-def _side(cell: Cell, baseline: float) -> int:
-    low, high = cell.interval or (cell.value, cell.value)
-    if cell.interval is None:
-        return (cell.value > baseline) - (cell.value < baseline)
-    return 1 if low > baseline else -1 if high < baseline else 0
+def _columns(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    """Field and heading of each baseline; that of few measures only where one of them was taken."""
+    shown = [
+        field for field in BASELINES if field != "same_place" or any(cell.same_place is not None for cell in cells)
+    ]
+    return [(field, BASELINES[field].removeprefix("the ").capitalize()) for field in shown]
 
 
 def _row(column: Column, cell: Cell) -> dict[str, object]:
@@ -117,19 +117,14 @@ def _row(column: Column, cell: Cell) -> dict[str, object]:
         "title": column.title,
         "value": _shown(cell.value, column),
         "interval": NOTHING if cell.interval is None else " to ".join(f"{x * 100:.1f}" for x in cell.interval) + " %",
-        "random": _shown(cell.random, column),
-        "pixels": _shown(cell.pixels, column),
+        "baselines": {field: _shown(getattr(cell, field), column) for field in BASELINES},
         "tone": each.tone,
         "words": each.words,
     }
 
 
 def _sentence(column: Column, cell: Cell, each: Standing) -> str:
-    baselines = ", ".join(
-        f"{name} {_shown(value, column)}"
-        for field, name in NAMES.items()
-        if (value := getattr(cell, field)) is not None
-    )
+    baselines = ", ".join(f"{name} {_shown(value, column)}" for name, value in cell.baselines.items())
     return f"{column.title} on {column.data}: {_shown(cell.value, column)} is {each.words} ({baselines})."
 
 

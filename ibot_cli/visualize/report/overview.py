@@ -9,7 +9,7 @@ from ibot_cli.config.schema import Config
 from ibot_cli.evaluate.comparison import Cell
 from ibot_cli.progress import counted, duration
 from ibot_cli.visualize.pages.numbers import NOTHING, number, percent
-from ibot_cli.visualize.report.evaluations import NAMES, Evaluated, standing
+from ibot_cli.visualize.report.evaluations import Evaluated, standing
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 from ibot_cli.visualize.report.verdict import findings, health
@@ -101,9 +101,7 @@ def _finetune_cards(run: RunRecord, evaluated: Evaluated) -> list[Card]:
 
 def _figure(name: str, cell: Cell, value: str, *, percentage: bool = True) -> Card:
     baselines = ", ".join(
-        f"{text} {percent(each) if percentage else number(each)}"
-        for field, text in NAMES.items()
-        if (each := getattr(cell, field)) is not None
+        f"{text} {percent(each) if percentage else number(each)}" for text, each in cell.baselines.items()
     )
     each = standing(cell)
     words = f"{baselines}: {each.words}" if each.tone in ("warn", "bad") else baselines

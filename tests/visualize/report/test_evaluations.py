@@ -1,8 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ibot_cli.evaluate.comparison import Cell
+from ibot_cli.visualize.pages.numbers import NOTHING
+from ibot_cli.visualize.pages.page import render_page
 from ibot_cli.visualize.report.evaluations import evaluated, evaluations_section, standing
 from ibot_cli.visualize.report.record import read_run
 from tests.evaluate.records import add, add_cluster, add_knn
@@ -22,6 +25,14 @@ def cell(value: float, interval: tuple[float, float] | None, random: float | Non
         (cell(0.8, None, 0.7, None), "good", "above random weights"),
         (cell(0.8, None, 0.8, 0.9), "bad", "below raw pixels"),
         (cell(0.8, (0.7, 0.9), None, None), "", "no baseline was measured"),
+        (replace(cell(0.8, (0.7, 0.9), 0.4, None), same_place=0.75), "warn", "not told apart from the same place"),
+        (replace(cell(0.8, (0.7, 0.9), 0.4, None), same_place=0.95), "bad", "below the same place"),
+        (replace(cell(0.8, (0.7, 0.9), 0.4, None), same_place=0.5), "good", "above random weights and the same place"),
+        (
+            replace(cell(0.8, (0.7, 0.9), 0.71, None), same_place=0.85),
+            "warn",
+            "not told apart from random weights and the same place",
+        ),
     ],
 )
 def test_how_a_figure_stands_to_its_baselines(given: Cell, tone: str, words: str) -> None:
@@ -39,16 +50,31 @@ def test_the_section(tmp_path: Path) -> None:
     run = read_run(path)
     values = evaluations_section(run, evaluated(run)).values
     first = values["rows"][0]  # type: ignore[index]
-    assert (first["title"], first["value"], first["random"], first["pixels"]) == (
-        "k-NN top-1",
-        "70.00%",
-        "40.00%",
-        "90.00%",
-    )
+    assert (first["title"], first["value"]) == ("k-NN top-1", "70.00%")
+    assert first["baselines"] == {"random": "40.00%", "pixels": "90.00%", "same_place": NOTHING}
+    assert values["baselines"] == [("random", "Random weights"), ("pixels", "Raw pixels")]
     assert values["behind"] == [
         "k-NN top-1 on builtin:digits: 70.00% is below raw pixels (random weights 40.00%, raw pixels 90.00%)."
     ]
     assert values["hardest"] == [("hard", "2 of 4", "50.0%"), ("easy", "4 of 4", "100.0%")]
+
+
+def test_patches_found_again_are_judged_by_their_interval_and_the_same_place(tmp_path: Path) -> None:
+    path = pretrain_run(tmp_path / "run")
+    add(path, "visualize-correspondence", trained={"accuracy": 0.157, "interval": [0.131, 0.187]},
+        random=[{"accuracy": 0.125}], chance={"accuracy": 0.03, "same_place": 0.154}, size=48)  # fmt: skip
+    run = read_run(path)
+    section = evaluations_section(run, evaluated(run))
+    (row,) = section.values["rows"]  # type: ignore[misc, attr-defined]
+    assert (row["tone"], row["words"], row["interval"]) == (
+        "warn",
+        "not told apart from the same place",
+        "13.1 to 18.7 %",
+    )
+    assert section.values["baselines"][-1] == ("same_place", "Same place")  # type: ignore[index]
+    assert "(random weights 12.50%, the same place 15.40%)" in section.values["behind"][0]  # type: ignore[index]
+    page = render_page(section.template, values=section.values)
+    assert "Same place</th>" in page and "that never looks at the picture" in page
 
 
 def test_the_runs_own_images_come_first(tmp_path: Path) -> None:
