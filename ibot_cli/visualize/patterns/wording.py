@@ -57,7 +57,9 @@ def about_pattern(pattern: Pattern, found: Patterns) -> str:
     text = f"Prototype {pattern.prototype:,}: {count} ({pattern.share:.1%}), "
     text += f"mean probability {probable(pattern.probability)}"
     purity = purity_text(pattern, found)
-    return text if purity is None else f"{text}, {purity}"
+    if purity is None:
+        return text
+    return f"{text}{',' if other_class(pattern, found) is None else ';'} {purity}"
 
 
 def purity_text(pattern: Pattern, found: Patterns) -> str | None:
