@@ -20,7 +20,15 @@ def visualize_correspondence(
     second: Annotated[
         str | None, typer.Argument(metavar="[IMAGE]", help="Another image file.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to write.")] = Path("correspondence.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="The picture to write; default: figures/correspondence_IMAGES.png in the run, else "
+            "./correspondence.png.",
+            show_default=False,
+        ),
+    ] = None,
     num: Annotated[int, typer.Option(metavar="N", help="Matches to draw, the best ones.", min=1)] = 20,
     size: Annotated[
         int | None,
@@ -60,32 +68,31 @@ def visualize_correspondence(
     matched, and since it is known where they were cut, also how often the right patch is found, beside random weights
     and chance.
     """
-    from ibot_cli.evaluate.output_file import check_output
     from ibot_cli.evaluate.precision import check_precision
     from ibot_cli.progress import stage_bars
     from ibot_cli.runs.evaluations import record_evaluation
     from ibot_cli.train.machine import choose_device
     from ibot_cli.visualize.correspondence.figures import image_figure, views_figure
     from ibot_cli.visualize.correspondence.images import match_images
+    from ibot_cli.visualize.correspondence.picture import picture_path, write_picture
     from ibot_cli.visualize.correspondence.subject import check_two_files, open_subject
     from ibot_cli.visualize.correspondence.table import show_images, show_views
     from ibot_cli.visualize.correspondence.views import ViewOptions, match_views
-    from ibot_cli.visualize.png import write_png
     from ibot_cli.weights.load import load_weights
 
     check_precision(precision)
-    check_output(out, "--out", ".png")
+    picture = picture_path(out, weights, first, second)
     if second is not None:
         check_two_files(first, second)
     chosen = choose_device(None if device == "auto" else device)
     loaded = load_weights(weights, which=which, heads=heads)
     if second is not None:
         matches, seen = match_images(loaded, (first, second), size=size, device=chosen, precision=precision)
-        write_png(out, image_figure(matches, seen, num=num))
+        write_picture(picture, image_figure(matches, seen, num=num))
         show_images(matches)
         if json:
             console.emit_json(matches)
-        console.note(f"The picture is {out}.")
+        console.note(f"The picture is {picture}.")
         return
     subject = open_subject(first, channels=loaded.channels, most=images)
     options = ViewOptions(
@@ -99,12 +106,12 @@ def visualize_correspondence(
         precision=precision,
     )
     with stage_bars() as progress:
-        found, drawn = match_views(loaded, subject.source, options, index=subject.index, progress=progress)
-    write_png(out, views_figure(found, drawn, num=num))
+        found, drawn = match_views(loaded, subject.source, options, data=first, index=subject.index, progress=progress)
+    write_picture(picture, views_figure(found, drawn, num=num))
     show_views(found)
     if json:
         console.emit_json(found)
-    console.note(f"The picture is {out}.")
+    console.note(f"The picture is {picture}.")
     settings = {"images": images, "which": which, "heads": heads, "baselines": not no_baselines}
     settings |= {name: getattr(options, name) for name in ("pairs", "size", "scale", "changes", "seed", "precision")}
     if not subject.single:

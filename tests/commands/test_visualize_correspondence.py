@@ -10,7 +10,9 @@ from PIL import Image
 
 from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
+from ibot_cli.runs.evaluations import read_evaluations
 from tests.evaluate.images import write_folder
+from tests.weights.finetuned_files import write_run
 
 PUBLISHED = ("--changes", "published")
 
@@ -30,8 +32,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str) -> tuple[int, str, str]:
-        arguments = ["ibot", "visualize-correspondence", "weights.pth", *args, "--heads", "2", "--device", "cpu"]
+    def run(*args: str, weights: str = "weights.pth") -> tuple[int, str, str]:
+        heads = ("--heads", "2") if weights.endswith(".pth") else ()
+        arguments = ["ibot", "visualize-correspondence", weights, *args, *heads, "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", arguments)
         capsys.readouterr()
         try:
@@ -83,7 +86,25 @@ def test_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     found = json.loads(out)
     assert (found["num_images"], found["num_pairs"], found["random"]) == (4, 2, [])
     assert sum(pair["matches"] is not None for pair in found["pairs"]) == 2
-    assert "random weights" not in err
+    assert "random weights" not in err and "looked up in 2 pairs of views of each of 4 images; views of" in err
+
+
+def test_a_run_keeps_a_picture_of_each_call_and_data_as_typed(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+    write_run(place / "run")
+    write_folder(place / "split" / "train", {"a": 2, "b": 2})
+    write_folder(place / "split" / "test", {"a": 2, "b": 2})
+    calls = {("one.png", "two.jpg"): "one_two", ("one.png",): "views_one", ("split/",): "views_split"}
+    for images, name in calls.items():
+        code, _, err = ibot(*images, "--no-baselines", weights="run")
+        assert code == 0 and err.splitlines()[-1] == f"The picture is run/figures/correspondence_{name}.png."
+    assert {f"correspondence_{name}.png" for name in calls.values()} == {
+        path.name for path in (place / "run" / "figures").iterdir()
+    }
+    assert "Patches found again on split/ (test): " in err and not (place / "correspondence.png").exists()
+    (record,) = read_evaluations(place / "run")
+    assert record["data"] == record["result"]["data"] == "split/"
+    (checkpoint,) = Path("run/checkpoints").glob("*.pt")
+    assert "run/figures/" in ibot("one.png", "--no-baselines", weights=str(checkpoint))[2]
 
 
 @pytest.mark.parametrize(

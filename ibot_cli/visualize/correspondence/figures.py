@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from ibot_cli.progress import counted
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
 from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure
 from ibot_cli.visualize.correspondence.pairs import ViewPair
@@ -135,6 +134,6 @@ def _range(chosen: Sequence[Match]) -> str:
 def _views_title(found: Correspondence) -> str:
     return (
         f"Right patch found: {found.trained.accuracy:.1%} (within one patch {found.trained.accuracy_within_1:.1%}), "
-        f"chance {found.chance.accuracy:.1%}, over {counted(len(found.pairs), 'pair')} of views. "
+        f"chance {found.chance.accuracy:.1%}, over {found.views_in_words()}. "
         "Green right, yellow beside it, red dashed wrong."
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ibot_cli.progress import counted
 from ibot_cli.visualize.correspondence.accuracy import Chance, MatchAccuracy
 from ibot_cli.visualize.correspondence.geometry import ViewBox
 from ibot_cli.visualize.correspondence.matching import Nearest
@@ -90,7 +91,8 @@ class Correspondence:
     Attributes:
         weights: What matched.
         weights_hash: sha256 of its tensors.
-        data: DATA, or the image.
+        data: DATA as given, or the image.
+        source: The same with the part that was used.
         fingerprint: sha256 of the images.
         num_images: Images that were used.
         num_pairs: Pairs of views of each.
@@ -110,6 +112,7 @@ class Correspondence:
     weights: str
     weights_hash: str
     data: str
+    source: str
     fingerprint: str
     num_images: int
     num_pairs: int
@@ -124,6 +127,11 @@ class Correspondence:
     chance: Chance
     pairs: tuple[PairMatches, ...]
     unreadable: Mapping[str, str]
+
+    def views_in_words(self) -> str:
+        """How many pairs of views there are, of how many images."""
+        images = "1 image" if self.num_images == 1 else f"each of {self.num_images:,} images"
+        return f"{counted(self.num_pairs, 'pair')} of views of {images}"
 
     def figures(self) -> Correspondence:
         """The same without its pairs, which nobody reads in the records of a run."""

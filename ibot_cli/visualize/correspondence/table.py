@@ -15,7 +15,7 @@ _NOTHING = "-"
 
 def show_views(found: Correspondence) -> None:
     """The accuracy beside random weights and what needs no network."""
-    console.note(f"Patches found again on {found.data}: {found.weights}")
+    console.note(f"Patches found again on {found.source}: {found.weights}")
     rows = [("this network", *_cells([found.trained]))]
     if found.random:
         rows.append((f"random weights (mean of {len(found.random)})", *_cells(found.random)))
@@ -28,8 +28,8 @@ def show_views(found: Correspondence) -> None:
     numbers = ["Right patch", "95 % interval", "Within 1", "Mutual", "Right if mutual"]
     console.table(["Matched by", *numbers], rows, right=numbers, keep=numbers)
     console.note(
-        f"{counted(found.num_queries, 'patch', 'patches')} looked up in {counted(found.num_pairs, 'pair')} of views of "
-        f"{counted(found.num_images, 'image')}; views of {found.size} pixels, {found.grid} x {found.grid} patches, "
+        f"{counted(found.num_queries, 'patch', 'patches')} looked up in {found.views_in_words()}; "
+        f"views of {found.size} pixels, {found.grid} x {found.grid} patches, "
         f"{found.scale[0]:.0%} to {found.scale[1]:.0%} of the largest crop, {found.changes}."
     )
     for text in each_left_out(found.unreadable):

@@ -91,6 +91,7 @@ def match_views(
     source: Source,
     options: ViewOptions,
     *,
+    data: str | None = None,
     index: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Correspondence, list[ViewPair]]:
@@ -103,6 +104,7 @@ def match_views(
         loaded: The network.
         source: The images.
         options: See there.
+        data: DATA as given, which is recorded; the name of the source when None.
         index: Places of the images that are used; all when None. Those that cannot be read, or of several those whose
             views do not overlap, are left out.
         progress: Called with the stage, the pairs done and their total.
@@ -128,7 +130,7 @@ def match_views(
             progress(_STAGE, min(len(scored), options.pairs * len(chosen)), options.pairs * len(chosen))
     if not scored:
         raise nothing_readable(source.name, bad)
-    return _summary(loaded, source, scored, options, recipe, bad)
+    return _summary(loaded, source, data or source.name, scored, options, recipe, bad)
 
 
 def _pairs(
@@ -218,6 +220,7 @@ def _matches(pair: ViewPair, found: Nearest) -> tuple[Match, ...]:
 def _summary(
     loaded: LoadedBackbone,
     source: Source,
+    data: str,
     scored: Sequence[_Scored],
     options: ViewOptions,
     recipe: ViewRecipe,
@@ -232,7 +235,8 @@ def _summary(
     result = Correspondence(
         weights=loaded.description,
         weights_hash=loaded.weights_hash,
-        data=source.name,
+        data=data,
+        source=source.name,
         fingerprint=source.fingerprint,
         num_images=num_images,
         num_pairs=options.pairs,

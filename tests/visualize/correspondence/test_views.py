@@ -38,6 +38,7 @@ def test_a_network_that_knows_the_place_is_always_right(source: FileSource, seed
     found = measured(ByColour(), source, seed=seed)
     assert found.num_queries > 12 * 64 / 4
     assert found.trained.accuracy == found.trained.accuracy_within_1 == 1
+    assert found.views_in_words() == "4 pairs of views of each of 3 images" and found.data == found.source == "maps"
     assert found.trained.mutual_accuracy == 1 and 0.2 < found.trained.mutual < 1
     assert [pair.num_right for pair in found.pairs] == [pair.num_queries for pair in found.pairs]
 
