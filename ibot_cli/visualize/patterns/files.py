@@ -21,6 +21,7 @@ from ibot_cli.visualize.patterns.page import patterns_page
 from ibot_cli.visualize.patterns.result import Kind, Pattern, Patterns
 from ibot_cli.visualize.patterns.sheets import overview_sheet, pattern_sheet
 from ibot_cli.visualize.patterns.tiles import Pictures
+from ibot_cli.visualize.patterns.wording import beside_title
 
 COMMAND = "ibot visualize-patterns"
 OVERVIEW, PAGE, NUMBERS = "overview.png", "index.html", "patterns.json"
@@ -97,12 +98,13 @@ def write_patterns(
     check_pattern_folder(folder)
     pictures = Pictures(source)
     names = {"pattern": _names("pattern", found), "random": () if beside is None else _names("random", beside)}
+    whose = {"pattern": None, "random": None if beside is None else beside_title(beside)}
     drawn = _Counter(len(names["pattern"]) + len(names["random"]) + 2, progress)
     with filled_folder(folder) as place:
         for prefix, some in (("pattern", found), ("random", beside)):
             for name, pattern in zip(names[prefix], () if some is None else some.patterns, strict=True):
                 assert some is not None
-                _save(place / name, pattern_sheet(pictures, pattern, some, side=SIDE))
+                _save(place / name, pattern_sheet(pictures, pattern, some, side=SIDE, of=whose[prefix]))
                 drawn.next()
         _save(place / OVERVIEW, overview_sheet(pictures, found, beside=beside))
         drawn.next()

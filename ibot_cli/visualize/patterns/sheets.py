@@ -27,7 +27,9 @@ _MARGIN, _GAP, _CAPTION, _BETWEEN, _HEAD_HEIGHT = 22, 6, 176, 44, 40
 _TITLE, _HEAD, _NAME, _TEXT = (ImageFont.load_default(size) for size in (21, 16, 14, 12))
 
 
-def pattern_sheet(source: Source | Pictures, pattern: Pattern, found: Patterns, *, side: int = 96) -> Image.Image:
+def pattern_sheet(
+    source: Source | Pictures, pattern: Pattern, found: Patterns, *, side: int = 96, of: str | None = None
+) -> Image.Image:
     """The members of one pattern in a near-square grid, best first, each patch outlined in its window.
 
     Args:
@@ -35,16 +37,17 @@ def pattern_sheet(source: Source | Pictures, pattern: Pattern, found: Patterns, 
         pattern: One of `found`.
         found: Says what the patterns are of.
         side: Of a window, in pixels.
+        of: Whose pattern it is, for the title, where it is not that of the trained weights.
 
     Returns:
         Mode `RGB`.
     """
-    pictures = _pictures(source)
+    pictures, about = _pictures(source), about_pattern(pattern, found)
     return picture_sheet(
         [_tile(pictures, member, side) for member in pattern.members],
         columns=math.ceil(math.sqrt(len(pattern.members))),
         side=side,
-        title=about_pattern(pattern, found),
+        title=about if of is None else f"{of}: {about}",
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from ibot_cli.visualize.patterns import sheets
 from ibot_cli.visualize.patterns.result import Pattern, Patterns
 from ibot_cli.visualize.patterns.sheets import PER_ROW, overview_sheet, pattern_sheet
 from ibot_cli.visualize.patterns.tiles import INNER
@@ -42,6 +43,18 @@ def test_each_sheet_shows_its_colour_in_every_middle() -> None:
     found = find(source, top_k=9)
     assert all(len(pattern.members) == 9 for pattern in found.patterns)
     check_colours(source, found)
+
+
+def test_the_title_says_whose_pattern_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    drawn = sheets.picture_sheet
+    monkeypatch.setattr(
+        sheets, "picture_sheet", lambda *args, **named: titles.append(named["title"]) or drawn(*args, **named)
+    )
+    found = find()
+    pattern_sheet(RAGGED, found.patterns[0], found)
+    pattern_sheet(RAGGED, found.patterns[0], found, of="Random weights (seed 0)")
+    assert titles[0].startswith("Prototype ") and titles[1] == f"Random weights (seed 0): {titles[0]}"
 
 
 def test_the_patch_is_outlined_and_whole() -> None:
