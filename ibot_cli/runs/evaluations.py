@@ -28,6 +28,7 @@ NAME = "evaluations.jsonl"
 MAX_CORRECT = 1_000_000
 _CHECKPOINT = re.compile(r"\bstep-(\d+)(?:\.keep)?\.pt\b")
 _STEP = re.compile(r", step (\d+)$")
+_KINDS = {"command": str, "result": dict, "step": int | None}
 _IDENTITY = ("weights", "weights_hash", "data", "fingerprint")
 
 
@@ -155,6 +156,6 @@ def _plain(value: Any) -> Any:
 def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
     with contextlib.suppress(json.JSONDecodeError):
         record = json.loads(line)
-        if isinstance(record, dict) and isinstance(record.get("result"), dict) and "command" in record:
+        if isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in _KINDS.items()):
             return record
     raise RunError(f"{path}, line {number} is not the record of an evaluation.", "Remove that line.")

@@ -125,7 +125,16 @@ def test_half_written_last_line_is_dropped(run: Path) -> None:
     assert [record["settings"]["n"] for record in read_evaluations(run)] == [1, 3]
 
 
-@pytest.mark.parametrize("damage", ["garbage", "[1]", '{"command": "knn-eval"}', '{"command": 1, "result": 2}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "garbage",
+        "[1]",
+        '{"command": "knn-eval"}',
+        '{"command": 1, "result": 2}',
+        '{"command": "", "result": {}, "step": "9"}',
+    ],
+)
 def test_damaged_line_is_named(run: Path, damage: str) -> None:
     record_evaluation(str(run), "knn-eval", settings={}, result=Result())
     with (run / "evaluations.jsonl").open("a") as file:

@@ -14,6 +14,8 @@ from ibot_cli.visualize.pages.numbers import NOTHING, moment, number, percent
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 
+_COUNTS = ("accuracy", "correct", "num_test")
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -142,6 +144,10 @@ def _shown(value: float | None, column: Column) -> str:
 def _hardest(run: RunRecord) -> Sequence[tuple[str, str, str]]:
     """The classes of the newest k-NN evaluation with the fewest right answers: name, share, test images."""
     newest = [record["result"].get("per_class") for record in run.evaluations if record["command"] == "knn-eval"]
-    classes = [each for each in (newest[-1] if newest else None) or () if each.get("accuracy") is not None]
+    classes = [
+        each
+        for each in (newest[-1] if newest and isinstance(newest[-1], list) else ())
+        if isinstance(each, dict) and all(isinstance(each.get(name), int | float) for name in _COUNTS)
+    ]
     worst = sorted(classes, key=lambda each: each["accuracy"])[:10]
-    return [(str(c["name"]), f"{c['correct']:,} of {c['num_test']:,}", percent(c["accuracy"])) for c in worst]
+    return [(str(c.get("name")), f"{c['correct']:,} of {c['num_test']:,}", percent(c["accuracy"])) for c in worst]

@@ -59,6 +59,14 @@ def test_the_section(tmp_path: Path) -> None:
     assert values["hardest"] == [("hard", "2 of 4", "50.0%"), ("easy", "4 of 4", "100.0%")]
 
 
+@pytest.mark.parametrize("damaged", ["text", 3, {"name": 1}, [1, {"name": "half", "accuracy": "0.5"}]])
+def test_classes_of_another_kind_are_left_out(tmp_path: Path, damaged: object) -> None:
+    path = pretrain_run(tmp_path / "run")
+    add_knn(path, 0.7, per_class=damaged)
+    run = read_run(path)
+    assert evaluations_section(run, evaluated(run)).values["hardest"] == []
+
+
 def test_patches_found_again_are_judged_by_their_interval_and_the_same_place(tmp_path: Path) -> None:
     path = pretrain_run(tmp_path / "run")
     add(path, "visualize-correspondence", trained={"accuracy": 0.157, "interval": [0.131, 0.187]},
