@@ -5,37 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from ibot_cli import cli
-from tests.commands.test_pretrain import Done, everything
+from tests.commands.conftest import Ibot
+from tests.commands.test_pretrain import everything
 from tests.evaluate.images import write_folder
 from tests.train.finetune import tuned
 
 QUICK = [word for setting in [*tuned.SMALL, "train.holdout_ratio=0"] for word in ("--set", setting)]
-
-
-class Ibot:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *args: str) -> Done:
-        self._monkeypatch.setattr(sys, "argv", ["ibot", *args])
-        self._capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Done(code, *self._capsys.readouterr())
-
-
-@pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ibot:
-    return Ibot(monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,15 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ibot_cli import cli
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.train.loop import Loop
+from tests.commands.conftest import Ibot
 from tests.train import pictures, runs
 
 TINY = """
@@ -27,40 +26,6 @@ head: {hidden_size: 24, bottleneck_size: 8}
 monitor: {knn_epochs: 1, knn_k: 3, tensorboard: false}
 runtime: {device: cpu, precision: fp32, threads: 1, workers: 0}
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def words(self) -> str:
-        """Everything on the screen, free of the width of a table."""
-        return " ".join((self.out + self.err).split())
-
-
-class Ibot:
-    """Runs `ibot ...` in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *args: str | Path) -> Done:
-        self._monkeypatch.setattr(sys, "argv", ["ibot", *map(str, args)])
-        self._capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Done(code, *self._capsys.readouterr())
-
-
-@pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ibot:
-    return Ibot(monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)
