@@ -2,17 +2,16 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.heads import Head
 from ibot_cli.runs.evaluations import read_evaluations
+from tests.commands.conftest import Command, Done, Ibot
 from tests.evaluate.images import write_folder
 from tests.train import runs
 
@@ -37,17 +36,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> tuple[int, str, str]:
+def ibot(ibot: Ibot) -> Command:
+    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> Done:
         heads = () if weights == "run" else ("--heads", "2")
-        monkeypatch.setattr(sys, "argv", ["ibot", "cluster", weights, data, *heads, "--device", "cpu", *args])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return ibot("cluster", weights, data, *heads, "--device", "cpu", *args)
 
     return run
 
@@ -57,7 +49,7 @@ def cells(text: str, name: str) -> list[list[str]]:
     return [line.removeprefix(name).split() for line in text.splitlines() if line.startswith(name)]
 
 
-def test_what_people_see(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_what_people_see(ibot: Command) -> None:
     code, out, err = ibot("--k", "3,5")
     assert (code, out) == (0, "")
     found = json.loads(ibot("--k", "5,3", "--json")[1])
@@ -81,7 +73,7 @@ def test_what_people_see(ibot) -> None:  # type: ignore[no-untyped-def]
     assert "K = 3: NMI of the 10 runs" in err and "K = 12: NMI" not in err
 
 
-def test_digits_by_default_the_test_part(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_digits_by_default_the_test_part(ibot: Command) -> None:
     code, out, err = ibot("--json", "--no-baselines", "--restarts", "2", data="builtin:digits")
     found = json.loads(out)
     assert code == 0 and found["num_images"] == 360 and found["split"] == "360 images: test images of builtin:digits."
@@ -89,7 +81,7 @@ def test_digits_by_default_the_test_part(ibot) -> None:  # type: ignore[no-untyp
     assert found["restarts"] == 2 and "random weights" not in err
 
 
-def test_files_and_figures(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_files_and_figures(ibot: Command, place: Path) -> None:
     code, _, err = ibot("--k", "3", "--no-baselines", "--out", "c.csv", "--figures", "figures", "--max-figures", "1")
     assert code == 0
     assert "The cluster of each image is in c.csv." in err and "4 picture sheets are in figures." in err
@@ -103,20 +95,20 @@ def test_files_and_figures(ibot, place: Path) -> None:  # type: ignore[no-untype
     assert Image.open(place / "figures" / "kmeans_3_overview.png").width > 600
 
 
-def test_without_labels(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_without_labels(ibot: Command) -> None:
     code, _, err = ibot("--k", "2,4", data="images/dark")
     assert code == 0 and "NMI" not in err and "Hungarian" not in err
     assert [len(row) for row in cells(err, "k-means") if row[0] in "24"] == [9, 9]  # silhouette and stability
     assert "Silhouette: cosine distances of 9 images" in err and "Stability: mean adjusted Rand index" in err
 
 
-def test_without_a_head(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_head(ibot: Command) -> None:
     code, _, err = ibot("--no-baselines", weights="bare.pth")
     assert code == 0 and "own prototypes" not in err
     assert "warning: These weights have no projection head, so there are no prototypes to cluster by." in err
 
 
-def test_options_reach_the_result(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_options_reach_the_result(ibot: Command) -> None:
     options = ["--no-spherical", "--no-standardize", "--backend", "faiss", "--seed", "4", "--split", "all"]
     code, out, err = ibot("--json", "--no-baselines", "--no-cache", "--restarts", "1", *options)
     found = json.loads(out)
@@ -125,7 +117,7 @@ def test_options_reach_the_result(ibot) -> None:  # type: ignore[no-untyped-def]
     assert "k-means by Euclidean distance of features as they are, faiss." in err
 
 
-def test_recorded_in_the_run(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_recorded_in_the_run(ibot: Command, place: Path) -> None:
     runs.make_images(place / "train")
     runs.pretrain(place / "train", place / "run", "train.epochs=1", "monitor.knn_epochs=0")
     code, out, err = ibot("--k", "3", "--no-baselines", weights="run", data="train")
@@ -138,7 +130,7 @@ def test_recorded_in_the_run(ibot, place: Path) -> None:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("text", ["ten", "0", "-3", "", "5,,6", "1.5", "5 6"])
-def test_a_k_that_is_none(ibot, place: Path, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_k_that_is_none(ibot: Command, place: Path, text: str) -> None:
     code, out, err = ibot("--k", text)
     assert code == 2 and out == "" and "is not a positive whole number." in err
     assert "hint: Write for example --k 10,20,50." in err
@@ -155,14 +147,14 @@ def test_a_k_that_is_none(ibot, place: Path, text: str) -> None:  # type: ignore
         (["--precision", "fp8"], 2, "fp8", ""),
     ],
 )
-def test_errors_leave_nothing_behind(  # type: ignore[no-untyped-def]
-    ibot, place: Path, args: list[str], code: int, message: str, hint: str
+def test_errors_leave_nothing_behind(
+    ibot: Command, place: Path, args: list[str], code: int, message: str, hint: str
 ) -> None:
     found, out, err = ibot(*args)
     assert (found, out) == (code, "") and message in err and hint in err
     assert {entry.name for entry in place.iterdir()} == NOTHING_WRITTEN
 
 
-def test_weights_that_are_not_there(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_weights_that_are_not_there(ibot: Command) -> None:
     code, _, err = ibot(weights="nothing.pth")
     assert code == 1 and "nothing.pth" in err

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.runs.evaluations import read_evaluations
+from tests.commands.conftest import Command, Done, Ibot
 from tests.evaluate.images import write_folder
 from tests.train import runs
 
@@ -31,22 +31,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> tuple[int, str, str]:
+def ibot(ibot: Ibot) -> Command:
+    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> Done:
         heads = () if weights == "run" else ("--heads", "2")
-        monkeypatch.setattr(sys, "argv", ["ibot", "retrieve", weights, data, *heads, "--device", "cpu", *args])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return ibot("retrieve", weights, data, *heads, "--device", "cpu", *args)
 
     return run
 
 
-def test_scores_beside_baselines(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_scores_beside_baselines(ibot: Command) -> None:
     code, out, err = ibot()
     assert (code, out) == (0, "")
     found = json.loads(ibot("--json")[1])
@@ -70,7 +63,7 @@ def test_scores_beside_baselines(ibot) -> None:  # type: ignore[no-untyped-def]
     assert set(found["queries"][0]["neighbours"][0]) == {"path", "place", "similarity", "label"}
 
 
-def test_digits_test_against_train(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_digits_test_against_train(ibot: Command) -> None:
     code, out, err = ibot("--json", "--no-baselines", "--k", "2", data="builtin:digits")
     found = json.loads(out)
     assert code == 0 and (found["num_queries"], found["num_gallery"], found["num_counted"]) == (360, 1437, 360)
@@ -79,7 +72,7 @@ def test_digits_test_against_train(ibot) -> None:  # type: ignore[no-untyped-def
     assert "random weights" not in err
 
 
-def test_the_answer_is_the_same_with_and_without_faiss(ibot, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_answer_is_the_same_with_and_without_faiss(ibot: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     found = [ibot("--json", "--backend", backend, data="images/dark")[1] for backend in ("torch", "faiss")]
     assert found[0] == found[1] and len(json.loads(found[0])["queries"]) == 9
@@ -89,7 +82,7 @@ def test_the_answer_is_the_same_with_and_without_faiss(ibot, monkeypatch: pytest
     assert code == 2 and "error: faiss is not installed, or does not fit this machine." in err
 
 
-def test_queries_as_table_and_files(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_queries_as_table_and_files(ibot: Command, place: Path) -> None:
     (place / "broken.png").write_bytes(b"no image")
     code, out, err = ibot("images/light/2.png", "broken.png", "--k", "3", "--out", "found.csv", "--sheet", "found.png")
     assert (code, out) == (0, "") and "mAP" not in err
@@ -105,7 +98,7 @@ def test_queries_as_table_and_files(ibot, place: Path) -> None:  # type: ignore[
     assert "Drawn in found.png: 1 of 1 query." in err and Image.open(place / "found.png").width > 300
 
 
-def test_without_labels_the_first_queries_are_shown(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_without_labels_the_first_queries_are_shown(ibot: Command) -> None:
     code, _, err = ibot("--k", "100", data="images/dark")
     assert code == 0 and "mAP  " not in err
     assert "images/dark has no labels, so mAP and precision are left out" in err
@@ -113,7 +106,7 @@ def test_without_labels_the_first_queries_are_shown(ibot) -> None:  # type: igno
     assert "... and 4 more queries: --json, --out or --sheet has them." in err
 
 
-def test_duplicates(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_duplicates(ibot: Command, place: Path) -> None:
     Image.open(place / "images/dark/3.png").save(place / "images/grey/again.bmp")
     code, out, err = ibot("--duplicates", "--threshold", "0.99999", "--out", "d.csv", "--sheet", "d.png", "--json")
     assert code == 0
@@ -129,7 +122,7 @@ def test_duplicates(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert not (place / "evaluations.jsonl").exists()
 
 
-def test_no_duplicates(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_no_duplicates(ibot: Command, place: Path) -> None:
     for index, colour in enumerate(("black", "white")):
         (place / "two").mkdir(exist_ok=True)
         image = Image.new("L", (16, 16), colour)
@@ -140,7 +133,7 @@ def test_no_duplicates(ibot, place: Path) -> None:  # type: ignore[no-untyped-de
     assert "There is no duplicate to draw in d.png." in err and not (place / "d.png").exists()
 
 
-def test_recorded_in_the_run(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_recorded_in_the_run(ibot: Command, place: Path) -> None:
     runs.make_images(place / "train")
     runs.pretrain(place / "train", place / "run", "train.epochs=1", "monitor.knn_epochs=0")
     assert "Recorded in run/evaluations.jsonl." in ibot("--no-baselines", weights="run")[2]
@@ -168,14 +161,14 @@ def test_recorded_in_the_run(ibot, place: Path) -> None:  # type: ignore[no-unty
         (["--split", "test"], 1, "error: images has no test part."),
     ],
 )
-def test_errors(ibot, place: Path, args: list[str], code: int, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors(ibot: Command, place: Path, args: list[str], code: int, message: str) -> None:
     before = sorted(place.iterdir())
     found, out, err = ibot(*args)
     assert (found, out) == (code, "") and message in err
     assert sorted(place.iterdir()) == before
 
 
-def test_an_empty_gallery(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_empty_gallery(ibot: Command, place: Path) -> None:
     (place / "empty").mkdir()
     code, out, err = ibot("images/dark/1.png", data="empty")
     assert (code, out) == (1, "") and "error: empty holds no files." in err
