@@ -1,15 +1,14 @@
 """`ibot embed` as people type it."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
+from tests.commands.conftest import Command, Done, Ibot
 from tests.evaluate.images import write_folder
 
 
@@ -24,29 +23,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> tuple[int, str, str]:
-        arguments = ["ibot", "embed", weights, data, "--heads", "2", "--device", "cpu", *args]
-        monkeypatch.setattr(sys, "argv", arguments)
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+def ibot(ibot: Ibot) -> Command:
+    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> Done:
+        return ibot("embed", weights, data, "--heads", "2", "--device", "cpu", *args)
 
     return run
 
 
-def test_what_people_see(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_what_people_see(ibot: Command) -> None:
     code, out, err = ibot("--out", "f.npy", "--pooling", "cls2+mean")
     assert (code, out) == (0, "")
     assert err.splitlines()[0] == ("5 images, 48 features each (cls2+mean), labels of 2 classes: f.npy and f.json")
     assert np.load("f.npy").shape == (5, 48)
 
 
-def test_json(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_json(ibot: Command, place: Path) -> None:
     (place / "images" / "a" / "1.png").write_bytes(b"")
     code, out, err = ibot("--out", "f.safetensors", "--json", "--normalize", "--no-cache")
     assert code == 0 and "warning: " in err and "1.png: the file is empty" in err
@@ -56,7 +47,7 @@ def test_json(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert [Path(path).name for path in found["unreadable"]] == ["1.png"]
 
 
-def test_files_are_not_replaced_unasked(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_files_are_not_replaced_unasked(ibot: Command) -> None:
     assert ibot("--out", "f.npy")[0] == 0
     code, out, err = ibot("--out", "f.npy")
     assert (code, out) == (2, "")
@@ -75,7 +66,7 @@ def test_files_are_not_replaced_unasked(ibot) -> None:  # type: ignore[no-untype
         (["--out", "nowhere/f.npy"], "error: There is no folder nowhere for --out."),
     ],
 )
-def test_wrong_usage_leaves_nothing(ibot, place: Path, args: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_usage_leaves_nothing(ibot: Command, place: Path, args: list[str], message: str) -> None:
     before = sorted(place.iterdir())
     code, out, err = ibot(*args, weights="missing.pth")  # told before the weights are looked at
     assert (code, out) == (2, "")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
+from tests.commands.conftest import Command, Ibot
 from tests.evaluate.images import write_folder
 from tests.weights.finetuned_files import write_run
 
@@ -24,27 +24,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(tmp_path / "images", {"a": 3, "b": 2})
 
 
-class Ibot:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *args: str) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["ibot", "predict", *args])
-        self._capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *self._capsys.readouterr())
-
-
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ibot:
-    return Ibot(monkeypatch, capsys)
+def ibot(ibot: Ibot) -> Command:
+    return partial(ibot, "predict")
 
 
-def test_csv_on_stdout(ibot: Ibot, folder: Path) -> None:
+def test_csv_on_stdout(ibot: Command, folder: Path) -> None:
     code, out, err = ibot("run", "images", "--device", "cpu")
     assert (code, err) == (0, "")
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -52,7 +37,7 @@ def test_csv_on_stdout(ibot: Ibot, folder: Path) -> None:
     assert all(float(row["confidence"]) == float(row[f"probability_{row['prediction']}"]) for row in rows)
 
 
-def test_files_say_the_same_as_stdout(ibot: Ibot, folder: Path, tmp_path: Path) -> None:
+def test_files_say_the_same_as_stdout(ibot: Command, folder: Path, tmp_path: Path) -> None:
     _, printed, _ = ibot("run", "images")
     code, out, err = ibot("run", "images", "--out", "found.csv")
     assert (code, out) == (0, "") and "5 images classified: found.csv" in err
@@ -63,7 +48,7 @@ def test_files_say_the_same_as_stdout(ibot: Ibot, folder: Path, tmp_path: Path) 
     assert found["classes"] == ["dark", "light", "odd"] and len(found["images"]) == 5 and found["unreadable"] == {}
 
 
-def test_unreadable_images_are_named_and_the_exit_code_is_1(ibot: Ibot, folder: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_named_and_the_exit_code_is_1(ibot: Command, folder: Path, tmp_path: Path) -> None:
     (folder / "a/1.png").write_bytes(b"no image")
     code, out, err = ibot("run", "images", "--out", "found.csv")
     assert (code, out) == (1, "")
@@ -77,7 +62,7 @@ def test_unreadable_images_are_named_and_the_exit_code_is_1(ibot: Ibot, folder: 
     assert code == 1 and "can be read" in err and not (tmp_path / "found.csv").exists()
 
 
-def test_weights_without_a_classifier(ibot: Ibot, folder: Path, tmp_path: Path) -> None:
+def test_weights_without_a_classifier(ibot: Command, folder: Path, tmp_path: Path) -> None:
     backbone = build_backbone(arch="vit_tiny", image_size=16, channels=1, patch_size=4, width=192, depth=1, heads=3)
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
     code, _, err = ibot("weights.pth", "images")
@@ -94,6 +79,6 @@ def test_weights_without_a_classifier(ibot: Ibot, folder: Path, tmp_path: Path) 
         (("--device", "tpu"), "'tpu' is not a device"),
     ],
 )
-def test_wrong_usage(ibot: Ibot, folder: Path, args: tuple[str, ...], message: str) -> None:
+def test_wrong_usage(ibot: Command, folder: Path, args: tuple[str, ...], message: str) -> None:
     code, out, err = ibot("run", "images", *args)
     assert (code, out) == (2, "") and message in err
