@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from ibot_cli import cli
 from ibot_cli.core import swin
 from ibot_cli.core.backbone import build_backbone
+from tests.commands.conftest import Command, Done, Ibot
 from tests.visualize.attention.known import looking_at, spotted
 from tests.weights.finetuned_files import write_run
 
@@ -31,22 +30,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str, weights: str = "weights.pth") -> tuple[int, str, str]:
+def ibot(place: Path, ibot: Ibot) -> Command:
+    def run(*args: str, weights: str = "weights.pth") -> Done:
         heads = ("--heads", "3") if weights == "weights.pth" else ()
-        monkeypatch.setattr(sys, "argv", ["ibot", "visualize-attention", weights, *args, *heads, "--device", "cpu"])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return ibot("visualize-attention", weights, *args, *heads, "--device", "cpu")
 
     return run
 
 
-def test_figures_beside_the_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_figures_beside_the_data(ibot: Command, place: Path) -> None:
     code, out, err = ibot("one.png", "wide.png")
     assert (code, out) == (0, "") and "2 figures are in attention." in err
     assert sorted(file.name for file in (place / "attention").iterdir()) == ["attention.json", "one.png", "wide.png"]
@@ -61,7 +53,7 @@ def test_figures_beside_the_data(ibot, place: Path) -> None:  # type: ignore[no-
     assert sorted(file.name for file in (place / "attention").iterdir()) == ["attention.json", "one.png", "pca.png"]
 
 
-def test_samples_of_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_samples_of_data(ibot: Command, place: Path) -> None:
     code, _, err = ibot("builtin:digits", "--num", "3", "--out", "out")
     assert code == 0 and "3 figures are in out." in err
     first = sorted(file.name for file in (place / "out").iterdir())
@@ -69,14 +61,14 @@ def test_samples_of_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     assert len(first) == 4 and sorted(file.name for file in (place / "out").iterdir()) != first
 
 
-def test_a_run_keeps_its_figures(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_keeps_its_figures(ibot: Command, place: Path) -> None:
     write_run(place / "run")
     code, _, err = ibot("one.png", weights="run")
     assert code == 0 and (place / "run/figures/attention/one.png").exists()
     assert "1 figure is in run/figures/attention." in err
 
 
-def test_swin(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_swin(ibot: Command, place: Path) -> None:
     code, _, err = ibot("one.png", weights="swin.pth")
     assert code == 2 and "error: This network has no class token" in err and "hint: " in err and "--at X,Y" in err
     assert not (place / "attention").exists()
@@ -102,8 +94,8 @@ def test_swin(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
         (["one.png", "--out", "one.png"], 2, "error: --out one.png: one.png is a file."),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_written(  # type: ignore[no-untyped-def]
-    ibot, place: Path, args: list[str], code: int, message: str
+def test_what_is_wrong_is_said_before_anything_is_written(
+    ibot: Command, place: Path, args: list[str], code: int, message: str
 ) -> None:
     (place / "broken.png").write_bytes(b"no image")
     (place / "taken").mkdir()

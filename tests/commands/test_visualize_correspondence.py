@@ -1,16 +1,15 @@
 """`ibot visualize-correspondence` as people type it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.runs.evaluations import read_evaluations
+from tests.commands.conftest import Command, Done, Ibot
 from tests.evaluate.images import write_folder
 from tests.weights.finetuned_files import write_run
 
@@ -31,23 +30,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str, weights: str = "weights.pth") -> tuple[int, str, str]:
+def ibot(ibot: Ibot) -> Command:
+    def run(*args: str, weights: str = "weights.pth") -> Done:
         heads = ("--heads", "2") if weights.endswith(".pth") else ()
-        arguments = ["ibot", "visualize-correspondence", weights, *args, *heads, "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", arguments)
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return ibot("visualize-correspondence", weights, *args, *heads, "--device", "cpu")
 
     return run
 
 
-def test_two_images(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_two_images(ibot: Command, place: Path) -> None:
     code, out, err = ibot("one.png", "two.jpg", "--size", "32", "--json", "--out", "both.png")
     assert code == 0 and err.splitlines()[-1] == "The picture is both.png."
     assert err.startswith("Of 8 x 13 and 8 x 8 patches, ")
@@ -58,7 +49,7 @@ def test_two_images(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert Image.open(place / "both.png").width > 800
 
 
-def test_one_image(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_one_image(ibot: Command, place: Path) -> None:
     code, out, err = ibot("one.png", "--pairs", "6", "--json")
     assert code == 0 and "random weights (mean of 3)" in err and "same place" in err and "chance" in err
     assert "6 pairs of views of 1 image; views of 16 pixels, 4 x 4 patches, 40% to 100% of the largest crop" in err
@@ -71,7 +62,7 @@ def test_one_image(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert again == found and json.loads(ibot("one.png", "--pairs", "6", "--json", "--seed", "1")[1]) != found
 
 
-def test_changes_of_views(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_changes_of_views(ibot: Command) -> None:
     code, out, err = ibot("one.png", "--pairs", "2", "--no-baselines", "--changes", "none", "--json")
     assert code == 0 and "of the largest crop, not mirrored, no jitter." in err
     assert json.loads(out)["changes"] == "not mirrored, no jitter"
@@ -79,7 +70,7 @@ def test_changes_of_views(ibot) -> None:  # type: ignore[no-untyped-def]
     assert published[0] == published[1] and published[0]["changes"].startswith("mirrored 50%, jitter 80%")
 
 
-def test_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_data(ibot: Command, place: Path) -> None:
     (place / "images" / "a" / "0.png").write_bytes(b"")
     code, out, err = ibot("images", "--images", "5", "--rows", "2", "--json", "--no-baselines")
     assert code == 0 and "could not be read and was left out: the file is empty." in err
@@ -89,7 +80,7 @@ def test_data(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert "random weights" not in err and "looked up in 2 pairs of views of each of 4 images; views of" in err
 
 
-def test_a_run_keeps_a_picture_of_each_call_and_data_as_typed(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_keeps_a_picture_of_each_call_and_data_as_typed(ibot: Command, place: Path) -> None:
     write_run(place / "run")
     write_folder(place / "split" / "train", {"a": 2, "b": 2})
     write_folder(place / "split" / "test", {"a": 2, "b": 2})
@@ -118,7 +109,7 @@ def test_a_run_keeps_a_picture_of_each_call_and_data_as_typed(ibot, place: Path)
         (["one.png", "--precision", "fp8"], 2, "There is no precision 'fp8'."),
     ],
 )
-def test_errors(ibot, args: list[str], code: int, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors(ibot: Command, args: list[str], code: int, message: str) -> None:
     found, out, err = ibot(*args)
     assert (found, out) == (code, "") and err.startswith(f"error: {message}")
     assert "hint: " in err and not Path("correspondence.png").exists()
