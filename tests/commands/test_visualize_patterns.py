@@ -1,7 +1,6 @@
 """`ibot visualize-patterns` as people type it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from ibot_cli import cli
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.heads import Head
 from ibot_cli.visualize.patterns.wording import probable
+from tests.commands.conftest import Command, Done, Ibot
 from tests.evaluate.images import write_folder
 from tests.train import runs
 
@@ -35,29 +35,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> tuple[int, str, str]:
+def ibot(ibot: Ibot) -> Command:
+    def run(*args: str, weights: str = "weights.pth", data: str = "images") -> Done:
         heads = () if weights == "run" else ("--heads", "2")
-        command = [
-            "ibot",
-            "visualize-patterns",
-            weights,
-            data,
-            *heads,
-            "--device",
-            "cpu",
-            "--min-brightness",
-            "-1",
-            *args,
-        ]
-        monkeypatch.setattr(sys, "argv", command)
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        fixed = ("--device", "cpu", "--min-brightness", "-1")
+        return ibot("visualize-patterns", weights, data, *heads, *fixed, *args)
 
     return run
 
@@ -66,7 +48,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_people_see(ibot: Command, place: Path) -> None:
     code, out, err = ibot("--num-patterns", "3", "--top-k", "4", "--baseline", "random")
     assert (code, out) == (0, "")
     read = json.loads((place / "patterns" / "patterns.json").read_text())
@@ -93,7 +75,7 @@ def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     assert read["settings"]["baseline"] == "random" and len(read["random"]["patterns"]) == 3
 
 
-def test_a_run_keeps_its_figures(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_keeps_its_figures(ibot: Command, place: Path) -> None:
     runs.make_images(place / "train")
     runs.pretrain(place / "train", place / "run", "train.epochs=1", "monitor.knn_epochs=0")
     options = ["--num-patterns", "2", "--top-k", "3", "--no-baselines"]
@@ -111,7 +93,7 @@ def test_a_run_keeps_its_figures(ibot, place: Path) -> None:  # type: ignore[no-
     assert again[0] == 0  # over its own
 
 
-def test_options_reach_the_result(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_options_reach_the_result(ibot: Command, place: Path) -> None:
     first = json.loads(ibot("--json", "--no-baselines", "--num-patterns", "2", "--top-k", "2", "--out", "a")[1])
     one, two = (pattern["prototype"] for pattern in first["patterns"])
     options = ["--prototypes", f"{two},{one}", "--window", "3", "--top-k", "5", "--split", "all", "--out", "deep/b"]
@@ -129,7 +111,7 @@ def test_options_reach_the_result(ibot, place: Path) -> None:  # type: ignore[no
     assert found["settings"]["prototypes"] == [two, one]
 
 
-def test_without_labels(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_without_labels(ibot: Command) -> None:
     code, _, err = ibot("--num-patterns", "2", data="images/dark")
     assert code == 0 and "Purity" not in err and "raw pixels" not in err
     assert "1 sheet, overview.png" in err and "6 images, 96 patches." in err
@@ -137,7 +119,7 @@ def test_without_labels(ibot) -> None:  # type: ignore[no-untyped-def]
     assert code == 0 and "1 sheet, overview.png" in err and "6 images." in err and "patch" not in err
 
 
-def test_what_is_as_it_should_be_is_no_warning(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_as_it_should_be_is_no_warning(ibot: Command, place: Path) -> None:
     code, _, err = ibot("--num-patterns", "1", "--min-brightness", "30", "--no-baselines")
     assert code == 0 and "warning" not in err
     assert "\nThe weights hold no centre of the patches" in err and " dark and were left out" in err
@@ -146,13 +128,13 @@ def test_what_is_as_it_should_be_is_no_warning(ibot, place: Path) -> None:  # ty
     assert code == 0 and "warning: 99 patterns were asked for;" in err and "warning: 1 image could not be read" in err
 
 
-def test_a_single_class_has_nothing_to_compare(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_single_class_has_nothing_to_compare(ibot: Command, place: Path) -> None:
     write_folder(place / "one", {"only": 5})
     code, _, err = ibot("--num-patterns", "2", data="one")
     assert code == 0 and "raw pixels" not in err
 
 
-def test_an_interruption_leaves_nothing(ibot, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_an_interruption_leaves_nothing(ibot: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ibot_cli.visualize.patterns import files
 
     def interrupted(*args: object, **options: object) -> None:
@@ -183,21 +165,21 @@ def test_an_interruption_leaves_nothing(ibot, place: Path, monkeypatch: pytest.M
         (["--min-brightness", "255"], 1, "Every patch of images is dark", "Lower the minimal brightness"),
     ],
 )
-def test_errors_leave_nothing_behind(  # type: ignore[no-untyped-def]
-    ibot, place: Path, args: list[str], code: int, message: str, hint: str
+def test_errors_leave_nothing_behind(
+    ibot: Command, place: Path, args: list[str], code: int, message: str, hint: str
 ) -> None:
     found, out, err = ibot(*args)
     assert (found, out) == (code, "") and message in err and hint in err
     assert set(names(place)) == NOTHING_WRITTEN
 
 
-def test_an_order_that_needs_labels(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_order_that_needs_labels(ibot: Command, place: Path) -> None:
     code, _, err = ibot("--order", "purity", data="images/dark")
     assert code == 2 and "The images have no labels, so prototypes cannot be ordered by purity." in err
     assert set(names(place)) == NOTHING_WRITTEN
 
 
-def test_weights_without_a_head(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_weights_without_a_head(ibot: Command, place: Path) -> None:
     code, _, err = ibot(weights="bare.pth")
     assert code == 1 and "these weights have no head, and patterns are the head's prototypes." in err
     assert set(names(place)) == NOTHING_WRITTEN

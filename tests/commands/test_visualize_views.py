@@ -1,13 +1,13 @@
 """`ibot visualize-views` as people type it."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from ibot_cli import cli
+from tests.commands.conftest import Command, Ibot
 from tests.data_pipeline.images import write_images
 
 SMALL = ("--preset", "ibot_vits16", "--set", "views.num_local=3", "--set", "views.global_size=64")
@@ -21,21 +21,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ibot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ibot", "visualize-views", *args])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
+def ibot(ibot: Ibot) -> Command:
+    return partial(ibot, "visualize-views")
 
 
-def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_people_see(ibot: Command, place: Path) -> None:
     code, out, err = ibot("images", *SMALL, "--num", "2", "--set", "mask.kind=random")
     assert (code, out) == (0, "")
     lines = err.splitlines()
@@ -48,7 +38,7 @@ def test_what_people_see(ibot, place: Path) -> None:  # type: ignore[no-untyped-
     ]  # fmt: skip
 
 
-def test_json(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_json(ibot: Command, place: Path) -> None:
     code, out, _ = ibot("images", *SMALL, "--seed", "3", "--epoch", "5", "--json", "--out", "x.png")
     found = json.loads(out)
     assert code == 0 and (found["seed"], found["epoch"], len(found["samples"])) == (3, 5, 4)
@@ -61,14 +51,14 @@ def test_json(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
     assert json.loads(ibot("images", *SMALL, "--seed", "4", "--epoch", "5", "--json")[1])["samples"] != found["samples"]
 
 
-def test_unreadable_files_are_named(ibot, place: Path) -> None:  # type: ignore[no-untyped-def]
+def test_unreadable_files_are_named(ibot: Command, place: Path) -> None:
     (place / "images" / "2.png").write_bytes(b"")
     code, _, err = ibot("images", *SMALL, "--num", "5")
     assert code == 0
     assert "images/2.png could not be read and is replaced by another image: the file is empty." in err
 
 
-def test_nothing_is_masked(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_is_masked(ibot: Command) -> None:
     assert (
         "Nothing is masked: the recipe has no patch target."
         in ibot("images", *SMALL, "--set", "objective.patch=none")[2]
@@ -85,12 +75,12 @@ def test_nothing_is_masked(ibot) -> None:  # type: ignore[no-untyped-def]
         (["images", "--out", "views.gif"], 2, "--out views.gif does not end in .png."),
     ],
 )
-def test_errors(ibot, args: list[str], code: int, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors(ibot: Command, args: list[str], code: int, message: str) -> None:
     found, out, err = ibot(*args)
     assert (found, out) == (code, "") and f"error: {message}" in err and "hint: " in err
     assert not Path("views.png").exists()
 
 
-def test_settings_are_checked_as_for_a_run(ibot) -> None:  # type: ignore[no-untyped-def]
+def test_settings_are_checked_as_for_a_run(ibot: Command) -> None:
     code, _, err = ibot("images", "--set", "views.num_global=0", "--set", "views.nothing=1")
     assert code == 2 and "views.num_global" in err and "views.nothing" in err
