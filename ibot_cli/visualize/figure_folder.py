@@ -1,22 +1,16 @@
-"""Folders that a command fills with figures: complete or as they were before, and never someone else's."""
+"""Folders that a command fills with figures: never someone else's."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ibot_cli.errors import DataError, UsageError
-from ibot_cli.runs.durable import sync_directory
+from ibot_cli.errors import UsageError
 
 MADE_BY = "made_by"
-_ABANDONED = 24 * 60 * 60  # seconds
 
 
 def check_figure_folder(folder: Path, *, mark: str, made_by: str, names: Sequence[str], option: str = "--out") -> None:
@@ -57,67 +51,9 @@ def check_figure_folder(folder: Path, *, mark: str, made_by: str, names: Sequenc
         )
 
 
-@contextlib.contextmanager
-def filled_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` to write into; afterwards it takes that one's place with everything in it.
-
-    After an error or an interruption `folder` is as it was before, and nothing else is left. Only a kill leaves the
-    hidden folder beside it; a later call removes it once nothing was written into it for a day.
-
-    Raises:
-        DataError: The disk is full or not writable.
-    """
-    target = folder.resolve()
-    missing = [parent for parent in target.parents if not parent.exists()]
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    try:
-        _remove_leftovers(target)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
-        temporary.mkdir(parents=True)
-        yield temporary
-        sync_directory(temporary)
-        _replace(target, temporary)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        if isinstance(error, OSError):
-            raise DataError(
-                f"The figures cannot be written to {folder}: {error.strerror or error}.",
-                "Check its space and permissions.",
-            ) from error
-        raise
-    sync_directory(target.parent)
-
-
 def _is_marked(path: Path, made_by: str) -> bool:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get(MADE_BY) == made_by
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Unfinished folders of killed processes; the age tells them from those of processes that still draw."""
-    ours = re.compile(re.escape(f".{target.name}.") + r"\d+\.unfinished")
-    for entry in target.parent.glob(".*.unfinished"):
-        if ours.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _ABANDONED:
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _replace(target: Path, temporary: Path) -> None:
-    """Between the two renames nothing but a kill can stop it, and then the old folder lies beside."""
-    if not target.exists():
-        temporary.rename(target)
-        return
-    old = temporary.with_suffix(".old")
-    try:
-        target.rename(old)
-        temporary.rename(target)
-    finally:
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.rename(target)

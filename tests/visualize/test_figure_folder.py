@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ibot_cli.errors import DataError, UsageError
-from ibot_cli.visualize.figure_folder import check_figure_folder, filled_folder
+from ibot_cli.runs.filled_folder import filled_folder
+from ibot_cli.visualize.figure_folder import check_figure_folder
 
 MADE_BY = "ibot tests"
 

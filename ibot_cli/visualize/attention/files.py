@@ -12,6 +12,7 @@ from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.runs.directory import is_run
 from ibot_cli.runs.durable import write_atomically, write_json
+from ibot_cli.runs.filled_folder import filled_folder
 from ibot_cli.visualize.attention.figure import attention_figure
 from ibot_cli.visualize.attention.maps import (
     CLS,
@@ -31,7 +32,7 @@ from ibot_cli.visualize.attention.result import (
     PcaFigures,
     QueryFigures,
 )
-from ibot_cli.visualize.figure_folder import check_figure_folder, filled_folder
+from ibot_cli.visualize.figure_folder import check_figure_folder
 from ibot_cli.visualize.sheets import stacked
 from ibot_cli.visualize.whole_image import whole_image
 from ibot_cli.weights.load import LoadedBackbone
