@@ -53,6 +53,8 @@ def _swin_shape(values: Values) -> Iterator[Finding]:
     for name in ("width", "depth", "heads"):
         if values[f"model.{name}"] is not None:
             yield f"model.{name}", "shapes a ViT only; a Swin takes it from model.arch, set it to auto"
+    if values["model.registers"]:
+        yield "model.registers", "are tokens of a ViT; a Swin has none, set it to 0"
 
 
 def _heads(values: Values) -> Iterator[Finding]:
@@ -140,7 +142,10 @@ CHECKS: tuple[Check, ...] = (
         reads=("model.arch", "model.patch_size", "views.global_size", "views.local_size", "views.num_local"),
         find=_sizes,
     ),
-    Check(reads=("model.arch", "model.patch_size", "model.width", "model.depth", "model.heads"), find=_swin_shape),
+    Check(
+        reads=("model.arch", "model.patch_size", "model.width", "model.depth", "model.heads", "model.registers"),
+        find=_swin_shape,
+    ),
     Check(reads=("model.arch", "model.width", "model.heads"), find=_heads),
     Check(reads=("mask.ratio", "mask.ratio_var"), find=_mask),
     Check(reads=("mask.ratio", "objective.patch"), find=_something_masked),

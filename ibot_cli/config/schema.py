@@ -100,6 +100,9 @@ class ModelConfig:
     width: int | None = setting(None, "ViT token width; auto takes the architecture's.", low=8, auto=True)
     depth: int | None = setting(None, "ViT blocks; auto takes the architecture's.", low=1, auto=True)
     heads: int | None = setting(None, "ViT attention heads; auto takes the architecture's.", low=1, auto=True)
+    registers: int = setting(
+        0, "ViT register tokens: learned, without position, in no output.", low=0, high=64, unit="tokens"
+    )
     window_size: int = setting(7, "Swin attention window.", low=1, unit="tokens")
     drop_path: float = setting(0.1, "Stochastic depth of the student's last block, linear from 0.", low=0, high=0.9)
 

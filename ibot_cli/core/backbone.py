@@ -94,7 +94,8 @@ class Backbone(nn.Module, ABC):
 
         Returns:
             `[B, h, Q, 1 + N]`, after softmax, each row with sum 1. Column 0 is what falls on no patch: on the class
-            token, or in Swin on the padding of its windows. A patch of Swin attends to its own window only.
+            token and registers, or in Swin on the padding of its windows. A patch of Swin attends to its own window
+            only.
 
         Raises:
             ValueError: Token 0 is asked for and there is no class token.
@@ -132,19 +133,20 @@ def drop_path_factors(
     return (drawn < keep).to(torch.float32) / keep
 
 
-def wanted_rows(tokens: Tensor, patches: Tensor) -> Tensor:
+def wanted_rows(tokens: Tensor, patches: Tensor, prefix: int = 1) -> Tensor:
     """Rows of the class tokens, then of `patches`, in the flattened `tokens`.
 
     Args:
-        tokens: `[B, 1 + N, ...]`.
+        tokens: `[B, P + N, ...]`, the class token first.
         patches: int64 `[R]`, positions in the flattened `[B * N]`.
+        prefix: P, tokens before the patches.
 
     Returns:
-        int64 `[B + R]`, positions in the flattened `[B * (1 + N)]`.
+        int64 `[B + R]`, positions in the flattened `[B * (P + N)]`.
     """
     num_images, num_tokens = tokens.shape[:2]
     cls = torch.arange(num_images, device=patches.device) * num_tokens
-    return torch.cat([cls, patches + patches // (num_tokens - 1) + 1])
+    return torch.cat([cls, patches + (patches // (num_tokens - prefix) + 1) * prefix])
 
 
 def residual(x: Tensor, branch: Tensor, factor: Tensor | None) -> Tensor:
@@ -173,6 +175,7 @@ def build_backbone(
     heads: int | None = None,
     window_size: int = 7,
     mask_token: bool = False,
+    registers: int = 0,
 ) -> Backbone:
     """A ViT or Swin with fresh weights from the global generator.
 
@@ -186,6 +189,7 @@ def build_backbone(
         heads: Overrides a ViT's attention heads.
         window_size: Swin's attention window in tokens.
         mask_token: Whether there is a learned mask token (students need one).
+        registers: Learned tokens of a ViT besides the class token, which no output holds.
 
     Raises:
         KeyError: If `arch` is unknown.
@@ -204,4 +208,5 @@ def build_backbone(
         depth=depth or size.depth,
         heads=heads or size.heads,
         mask_token=mask_token,
+        registers=registers,
     )

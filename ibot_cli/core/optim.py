@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+_EMBEDDING = r"cls_token|register_tokens|pos_embed|masked_embed|patch_embed\."  # what comes before the blocks
+
 
 def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
     """Two groups, `decayed` and `plain`: biases and one-dimensional tensors are not decayed, everything else is.
@@ -47,7 +49,9 @@ def layer_numbers(names: Sequence[str]) -> dict[str, int]:
         elif merging := re.match(r"backbone\.layers\.(\d+)\.", name):
             places[name] = int(merging[1]), -1
         else:
-            outside[name] = bool(re.match(r"backbone\.(cls_token|pos_embed|masked_embed|patch_embed\.)", name))
+            outside[name] = bool(
+                re.match(r"backbone\.(cls_token|register_tokens|pos_embed|masked_embed|patch_embed\.)", name)
+            )
     before = {stage: sum(depths[s] for s in depths if s < stage) for stage in depths}
     last = sum(depths.values()) + 1
     numbers = {name: before[stage] + number + 1 for name, (stage, number) in places.items()}
@@ -57,7 +61,7 @@ def layer_numbers(names: Sequence[str]) -> dict[str, int]:
 def layer_groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
     """Groups by layer, each with `lr_scale`: decay to the power of the layers above it.
 
-    Biases, one-dimensional tensors, positions and the class token are not decayed.
+    Biases, one-dimensional tensors, positions, class token and registers are not decayed.
 
     Args:
         network: A classifier; see `layer_numbers`.
@@ -71,7 +75,7 @@ def layer_groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
     last = max(numbers.values())
     groups: dict[tuple[int, bool], list[Tensor]] = {}
     for name, value in parameters.items():
-        plain = name.endswith((".bias", ".pos_embed", ".cls_token")) or value.ndim == 1
+        plain = name.endswith((".bias", ".pos_embed", ".cls_token", ".register_tokens")) or value.ndim == 1
         groups.setdefault((numbers[name], plain), []).append(value)
     return [
         {

@@ -1,7 +1,7 @@
 """Vision transformer with a class token, a learned mask token and the authors' position interpolation.
 
-Shapes: B images, C channels, N patches, D width, h heads. Layers come from timm; parameter names are timm's and the
-official checkpoints'.
+Shapes: B images, C channels, R registers, N patches, D width, h heads. Layers come from timm; parameter
+names are timm's and the official checkpoints'.
 """
 
 from __future__ import annotations
@@ -36,20 +36,35 @@ SIZES = {
 class ViT(Backbone):
     """Pre-norm ViT: qkv bias, exact GELU, LayerNorm with epsilon 1e-6, learned positions.
 
+    Registers are learned tokens without positions, between the class token and the patches; they take part in every
+    block and in no output.
+
     Source:
-        ViT (arXiv 2010.11929); initialisation and position interpolation as in the authors' iBOT code.
+        ViT (arXiv 2010.11929); initialisation and position interpolation as in the authors' iBOT code. Registers:
+        Vision transformers need registers (arXiv 2309.16588), named and initialised as in DINOv2's code.
     """
 
     has_class_token = True
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
+    register_tokens: nn.Parameter | None
 
     def __init__(
-        self, *, image_size: int, channels: int, patch_size: int, width: int, depth: int, heads: int, mask_token: bool
+        self,
+        *,
+        image_size: int,
+        channels: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        mask_token: bool,
+        registers: int = 0,
     ) -> None:
         super().__init__()
         self.dim, self.num_blocks, self.heads = width, depth, heads
         self.image_size, self.channels, self.stride = image_size, channels, patch_size
+        self.registers = registers
         layers = VisionTransformer(
             img_size=image_size,
             patch_size=patch_size,
@@ -65,9 +80,12 @@ class ViT(Backbone):
         self.patch_embed, self.blocks, self.norm = layers.patch_embed, layers.blocks, layers.norm
         self.patch_embed.strict_img_size = False
         self.masked_embed = nn.Parameter(torch.zeros(1, width)) if mask_token else None
+        self.register_tokens = nn.Parameter(torch.empty(1, registers, width)) if registers else None
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.apply(init_linear)
+        if self.register_tokens is not None:
+            nn.init.normal_(self.register_tokens, std=1e-6)
 
     def forward(
         self,
@@ -83,12 +101,12 @@ class ViT(Backbone):
             heads = _attend(block.attn, block.norm1(x))
             if patches is not None and block is self.blocks[-1]:
                 # No token sees another one after the last attention.
-                rows = wanted_rows(x, patches)
+                rows = wanted_rows(x, patches, 1 + self.registers)
                 attn, mlp = (None if f is None else f[rows // x.shape[1]] for f in (attn, mlp))
                 x, heads = (tokens.flatten(0, 1).index_select(0, rows) for tokens in (x, heads))
             x = residual(x, block.attn.proj(heads), attn)
             x = residual(x, block.mlp(block.norm2(x)), mlp)
-        return self._norm(x)
+        return self._norm(self._without_registers(x) if patches is None else x)
 
     def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
         """See `Backbone.intermediate`."""
@@ -106,7 +124,7 @@ class ViT(Backbone):
         for block in self.blocks[:-1]:
             x = _through(block, x)
         last = self.blocks[-1]
-        return attention_rows(last.attn, last.norm1(x), queries)
+        return attention_rows(last.attn, last.norm1(x), queries, 1 + self.registers)
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Position embeddings `[1, 1 + rows * columns, D]`.
@@ -128,7 +146,7 @@ class ViT(Backbone):
         outputs: list[Tensor] = []
         for block in self.blocks:
             x = _through(block, x)
-            outputs = [*outputs, x][-num_blocks:]
+            outputs = [*outputs, self._without_registers(x)][-num_blocks:]
         return outputs
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
@@ -138,28 +156,44 @@ class ViT(Backbone):
             token = self._mask_token().to(patches.dtype)
             patches = torch.where(mask.unsqueeze(-1), token, patches)
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
-        return x + self.positions(rows, columns)
+        x = x + self.positions(rows, columns)
+        if self.register_tokens is None:
+            return x
+        return torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1).to(x.dtype), x[:, 1:]], dim=1)
+
+    def _without_registers(self, x: Tensor) -> Tensor:
+        """`[B, 1 + R + N, D]` to `[B, 1 + N, D]`."""
+        return torch.cat([x[:, :1], x[:, 1 + self.registers :]], dim=1) if self.registers else x
 
     def _norm(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(x)
         return normed
 
 
-def attention_rows(layer: Attention, x: Tensor, queries: Tensor) -> Tensor:
-    """Rows of an attention matrix, after softmax.
+def attention_rows(layer: Attention, x: Tensor, queries: Tensor, prefix: int) -> Tensor:
+    """Rows of an attention matrix, after softmax; see `Backbone.attention`.
 
     Args:
         layer: Of timm.
-        x: Its input, `[B, T, D]`.
-        queries: int64 `[Q]`, the tokens whose rows are wanted.
+        x: Its input, `[B, P + N, D]`.
+        queries: int64 `[Q]`: 0 is the first token, 1 + n patch n.
+        prefix: P, tokens before the patches: the class token and registers.
 
     Returns:
-        `[B, h, Q, T]`, each row with sum 1.
+        `[B, h, Q, 1 + N]`, each row with sum 1; column 0 is what falls on the tokens before the patches.
     """
+    queries = torch.where(queries == 0, 0, queries + prefix - 1)
     query, key, _ = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim)).permute(2, 0, 3, 1, 4)
     query, key = layer.q_norm(query[:, :, queries]), layer.k_norm(key)
     scores: Tensor = query @ key.transpose(-2, -1) * layer.scale
-    return scores.softmax(dim=-1)
+    return joined_prefix(scores.softmax(dim=-1), prefix)
+
+
+def joined_prefix(rows: Tensor, prefix: int) -> Tensor:
+    """Attention `[..., P + N]` as `[..., 1 + N]`: the first P columns, `prefix` of them, become their sum."""
+    if prefix == 1:
+        return rows
+    return torch.cat([rows[..., :prefix].sum(dim=-1, keepdim=True), rows[..., prefix:]], dim=-1)
 
 
 def _through(block: Block, x: Tensor) -> Tensor:

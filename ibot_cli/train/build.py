@@ -26,6 +26,7 @@ def backbone_of(config: Config, mask_token: bool) -> Backbone:
         heads=model.heads,
         window_size=model.window_size,
         mask_token=mask_token,
+        registers=model.registers,
     )
 
 

@@ -47,7 +47,7 @@ class Plan:
         micro_batches: Forward passes per update and process.
         schedule: Values at every step.
         parameters: Numbers of parameters: `backbone`, `head`.
-        tokens: Tokens per global and local view, `[global, local]`.
+        tokens: Tokens per global and local view with class token and registers, `[global, local]`.
         memory: Estimate, or None where nothing asked for it.
     """
 
@@ -228,8 +228,8 @@ def _parameters(config: Config) -> dict[str, int]:
 
 
 def _tokens(config: Config) -> tuple[int, int]:
-    views, stride = config.views, stride_of(config)
-    return 1 + (views.global_size // stride) ** 2, 1 + (views.local_size // stride) ** 2
+    views, stride, before = config.views, stride_of(config), 1 + config.model.registers
+    return before + (views.global_size // stride) ** 2, before + (views.local_size // stride) ** 2
 
 
 def loader_of(plan: Plan, source: Source) -> ViewLoader:

@@ -28,6 +28,7 @@ class BackboneShape:
     heads: int | None = None
     window_size: int = 7
     mask_token: bool = False
+    registers: int = 0
 
     def build(self) -> Backbone:
         """A backbone of this shape with fresh weights."""
@@ -63,6 +64,7 @@ def backbone_shape(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], 
         )
     side = round((positions.shape[1] - 1) ** 0.5)
     depth = _count(tensors, r"backbone\.blocks\.(\d+)\.")
+    registers = tensors.get("backbone.register_tokens")
     return BackboneShape(
         arch="vit_small",
         image_size=side * patch_size,
@@ -72,6 +74,7 @@ def backbone_shape(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], 
         depth=depth,
         heads=heads or _heads(width, arguments),
         mask_token=mask_token,
+        registers=0 if registers is None else registers.shape[1],
     )
 
 

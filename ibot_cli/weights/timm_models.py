@@ -88,9 +88,7 @@ class TimmBackbone(nn.Module):
         inputs: list[Tensor] = []
         with layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
             self.model.forward_features(images)
-        prefix = self._num_prefix
-        rows = attention_rows(layer, inputs[0], torch.where(queries == 0, 0, queries + prefix - 1))
-        return torch.cat([rows[..., :prefix].sum(dim=-1, keepdim=True), rows[..., prefix:]], dim=-1)
+        return attention_rows(layer, inputs[0], queries, self._num_prefix)
 
     @property
     def has_class_token(self) -> bool:

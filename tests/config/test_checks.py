@@ -23,6 +23,7 @@ SWIN = ["model.arch=swin_tiny", "model.patch_size=4"]
         ([*SWIN, "model.width=96"], "model.width = 96 (--set): shapes a ViT only"),
         ([*SWIN, "model.depth=4"], "model.depth = 4 (--set): shapes a ViT only"),
         ([*SWIN, "model.heads=4"], "model.heads = 4 (--set): shapes a ViT only"),
+        ([*SWIN, "model.registers=4"], "model.registers = 4 (--set): are tokens of a ViT; a Swin has none"),
         (["model.heads=5"], "model.heads = 5 (--set): 5 heads do not divide a width of 384"),
         (["model.width=100"], "model.width = 100 (--set): 6 heads do not divide a width of 100"),
         (["mask.ratio=0.3"], "mask.ratio_var = [0.0, 0.2] (default): has 2 entries; give one, or 1 as mask.ratio has"),
@@ -65,6 +66,7 @@ def test_settings_that_do_not_go_together(sets: list[str], expected: str) -> Non
         ["data.channels=1", "data.mean=0.5", "data.std=0.5"],
         ["runtime.device=cuda:1"],
         [*SWIN, "model.window_size=14"],
+        ["model.registers=4"],
     ],
 )
 def test_settings_that_do(sets: list[str]) -> None:

@@ -58,7 +58,8 @@ def vit(
     mask: Tensor | None = None,
     drop_path: Tensor | None = None,
 ) -> tuple[list[Tensor], Tensor]:
-    """Tokens after every block, each through the final norm, and the last attention."""
+    """Tokens after every block, each through the final norm, and the last attention; registers stand behind the
+    class token in both."""
     rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
     weight, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
     tokens = []
@@ -71,6 +72,8 @@ def vit(
             tokens.append(token)
     x = torch.stack([state["cls_token"][0, 0].expand_as(tokens[0]), *tokens], dim=1)
     x = x + reference.positions(state["pos_embed"], rows, columns)
+    for register in reversed(state["register_tokens"][0] if "register_tokens" in state else []):
+        x = torch.stack([torch.cat([image[:1], register[None], image[1:]]) for image in x])
     depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     outputs, weights = [], torch.zeros(())
     for index in range(depth):

@@ -49,6 +49,11 @@ def test_class_token_pooling_with_a_projection_and_a_mask_token() -> None:
     assert numbers["backbone.masked_embed"] == 0
 
 
+def test_registers_are_treated_as_the_class_token() -> None:
+    group = groups_by_name(Classifier(tiny.vit(mask_token=False, registers=2), 5), 0.65)["backbone.register_tokens"]
+    assert group["name"] == "layer 0 plain"
+
+
 def test_a_swin_is_counted_through_its_stages() -> None:
     with torch.device("meta"):
         model = Classifier(build_backbone(arch="swin_tiny", image_size=64, window_size=2), 5)

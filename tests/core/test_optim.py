@@ -24,8 +24,9 @@ def names_by_group(network: nn.Module) -> tuple[set[str], set[str]]:
 
 
 def test_biases_and_vectors_are_not_decayed_and_tokens_are() -> None:
-    decayed, plain = names_by_group(Network(tiny.vit(), tiny.head()))
-    tokens = {f"backbone.{name}" for name in ("cls_token", "pos_embed", "masked_embed", "patch_embed.proj.weight")}
+    decayed, plain = names_by_group(Network(tiny.vit(registers=2), tiny.head()))
+    names = ("cls_token", "register_tokens", "pos_embed", "masked_embed", "patch_embed.proj.weight")
+    tokens = {f"backbone.{name}" for name in names}
     assert tokens | {"head.last_layer.weight_v", "head.last_layer.weight_g", "head.mlp.0.weight"} <= decayed
     assert {"backbone.norm.weight", "backbone.blocks.0.norm1.bias", "head.mlp.0.bias"} <= plain
     assert all(name.endswith(".bias") or "norm" in name for name in plain)

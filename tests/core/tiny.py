@@ -17,7 +17,7 @@ GRID = 4
 PROTOTYPES = 12
 
 
-def vit(mask_token: bool = True, depth: int = 2, channels: int = 1) -> ViT:
+def vit(mask_token: bool = True, depth: int = 2, channels: int = 1, registers: int = 0) -> ViT:
     backbone = build_backbone(
         arch="vit_tiny",
         image_size=16,
@@ -27,6 +27,7 @@ def vit(mask_token: bool = True, depth: int = 2, channels: int = 1) -> ViT:
         depth=depth,
         heads=2,
         mask_token=mask_token,
+        registers=registers,
     )
     assert isinstance(backbone, ViT)
     return backbone

@@ -58,6 +58,7 @@ def network(config: Config) -> str:
     if model.arch.startswith("swin"):
         return f"{model.arch}, window {model.window_size}, {size} px"
     shape = [f"{name} {value}" for name, value in (("width", model.width), ("depth", model.depth)) if value is not None]
+    shape += [f"{model.registers} registers"] if model.registers else []
     return ", ".join([model.arch, *shape, f"patch {model.patch_size}", f"{size} px"])
 
 
