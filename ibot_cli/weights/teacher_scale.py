@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from ibot_cli.config.schema import Config
-from ibot_cli.weights.official import loss_state
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +51,15 @@ def official_scale(content: Any, arguments: Mapping[str, Any]) -> TeacherScale:
         cls_temp=_temp(arguments.get("teacher_temp")),
         patch_temp=_temp(arguments.get("teacher_patch_temp")),
     )
+
+
+def loss_state(content: Any) -> Mapping[str, Any]:
+    """The authors' state of the loss in a loaded file, with `center` and, for iBOT, `center2`; empty without one."""
+    for name in ("ibot_loss", "dino_loss"):
+        loss = content.get(name) if isinstance(content, Mapping) else None
+        if isinstance(loss, Mapping) and isinstance(loss.get("center"), Tensor):
+            return loss
+    return {}
 
 
 def _center(value: object) -> Tensor | None:

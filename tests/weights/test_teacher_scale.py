@@ -12,8 +12,8 @@ from ibot_cli.config.schema import Config, ObjectiveConfig
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.weights.load import load_weights
 from ibot_cli.weights.teacher_scale import TeacherScale
+from tests.weights.layouts.test_official import NAMES, checkpoint, official, recorded
 from tests.weights.test_load import CONFIG, network
-from tests.weights.test_official import NAMES, checkpoint, official, recorded
 
 ZERO = torch.zeros(1, 10)
 

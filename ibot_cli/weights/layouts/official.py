@@ -17,12 +17,53 @@ from torch import Tensor
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.files import read_weights_file
+from ibot_cli.weights.layouts.found import Found
+from ibot_cli.weights.loaded import Which
+from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.shapes import backbone_shape
+from ibot_cli.weights.teacher_scale import loss_state, official_scale
 
 _UNUSED = re.compile(
     r"backbone\.(fc|head)\.(weight|bias)"  # a supervised classifier
     r"|backbone\..*\.(relative_position_index|attn_mask)"  # tables that the network computes itself
     r"|head\..*\.num_batches_tracked"
 )
+
+
+def matches(content: Mapping[str, Any]) -> bool:
+    """Always: this is the layout of what no other reader knows, and its errors say what is known."""
+    return True
+
+
+def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None) -> Found:
+    """The network of a loaded file of the authors, or of a bare state dict.
+
+    Raises:
+        WeightsError: It holds no such network, or one of another kind.
+    """
+    state = select_network(content, which, path)
+    shape = backbone_shape(state.tensors, state.arguments, heads)
+    networks = tuple(name for name in ("student", "teacher") if isinstance(content.get(name), Mapping))
+    epoch = content.get("epoch")
+    method = _method(content, state)
+    return Found(
+        network=shape,
+        tensors=state.tensors,
+        unused=tuple(state.unused),
+        activation=str(state.arguments.get("act_in_head", "gelu")),
+        mask_token=_mask_token(content, state),
+        scale=official_scale(content, state.arguments),
+        description=f"{which} of {path}" if networks else None,
+        origin=Origin(
+            layout=f"full {method} checkpoint" if networks and method else "checkpoint" if networks else "state dict",
+            path=str(path),
+            method=method,
+            networks=networks,
+            which=which if networks else None,
+            epoch=epoch if isinstance(epoch, int) else None,
+            arguments=state.arguments,
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -112,13 +153,24 @@ def official_objective_state(path: Path) -> dict[str, Tensor]:
     return {key: value.float().reshape(1, -1) for key, value in centers.items() if isinstance(value, Tensor)}
 
 
-def loss_state(content: Any) -> Mapping[str, Any]:
-    """The state of the loss in a loaded file, with `center` and, for iBOT, `center2`; empty when there is none."""
-    for name in ("ibot_loss", "dino_loss"):
-        loss = content.get(name) if isinstance(content, Mapping) else None
-        if isinstance(loss, Mapping) and isinstance(loss.get("center"), Tensor):
-            return loss
-    return {}
+def _method(content: Mapping[str, Any], state: OfficialState) -> str | None:
+    """What the state of the loss is called tells the two apart; else what only iBOT has."""
+    for name, method in (("ibot_loss", "iBOT"), ("dino_loss", "DINO")):
+        if name in content:
+            return method
+    ours = {"backbone.masked_embed", "head.last_layer2.weight_v"}
+    names = {_our_name(str(name), False) for name in (*state.tensors, *state.unused)}
+    return "iBOT" if ours & names else None
+
+
+def _mask_token(content: Mapping[str, Any], state: OfficialState) -> Tensor | None:
+    """The student's, `[1, D]`, also where the teacher was asked for."""
+    student = content.get("student")
+    tensors = (
+        state.tensors if not isinstance(student, Mapping) else {_our_name(k, False): v for k, v in student.items()}
+    )
+    token = tensors.get("backbone.masked_embed")
+    return token.detach().float().reshape(1, -1).clone() if isinstance(token, Tensor) else None
 
 
 def _our_name(name: str, swin_shift: bool) -> str:

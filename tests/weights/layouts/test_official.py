@@ -10,10 +10,10 @@ from ibot_cli.core import swin
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.heads import Head
 from ibot_cli.errors import WeightsError
+from ibot_cli.weights.layouts.official import official_objective_state, translate
 from ibot_cli.weights.load import load_weights
-from ibot_cli.weights.official import official_objective_state, translate
 
-GOLDEN = Path(__file__).parent.parent / "data" / "golden"
+GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 NAMES = ["ibot_tiny", "ibot_tiny_two_views"]
 
 

@@ -1,0 +1,183 @@
+"""From what a reader found to networks with their weights; every tensor is loaded, named, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ibot_cli.core.classifier import Classifier
+from ibot_cli.core.heads import Head
+from ibot_cli.data.transform import normalisation
+from ibot_cli.weights.fill import Fit, Part, check_enough, fill, fit, listed, load_fitting
+from ibot_cli.weights.finetuned import ClassifierShape
+from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
+from ibot_cli.weights.loaded import LoadedBackbone, weights_hash
+from ibot_cli.weights.shapes import BackboneShape, build_head
+
+EVAL_CROP_RATIO = 0.875
+_SEED = 0  # of what --partial leaves at fresh values
+
+
+def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
+    """Build the network, fill it and say how its images are prepared.
+
+    Args:
+        found: What a reader returned.
+        partial: Load what fits and report the rest, instead of refusing.
+
+    Raises:
+        WeightsError: The tensors do not fit; with `partial`, less than half of the backbone's do.
+    """
+    built = _build(found)
+    filled = _fill(built, found, partial)
+    prepared = found.preparation or _usual_preparation(found.network, built.backbone)
+    notes = [*found.notes, *filled.notes]
+    if prepared.interpolation != "bicubic":
+        notes.append(
+            f"The weights were made for {prepared.interpolation} resizing of images; ibot resizes bicubically."
+        )
+    head = filled.head
+    return LoadedBackbone(
+        backbone=built.tokens.eval(),
+        head=None if head is None else head.eval(),
+        channels=built.channels,
+        image_size=prepared.image_size,
+        mean=prepared.mean,
+        std=prepared.std,
+        crop_ratio=prepared.crop_ratio,
+        description=found.description or found.origin.path,
+        weights_hash=weights_hash(built.hashed),
+        architecture=built.architecture,
+        rebuild=built.rebuild,
+        shape=built.shape,
+        classifier=None if built.classifier is None else built.classifier.eval(),
+        classes=found.classes,
+        scale=None if head is None else found.scale,
+        views=found.views,
+        mask_token=found.mask_token,
+        origin=found.origin,
+        unused=(*found.unused, *filled.unused),
+        missing=filled.missing,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """Networks of the right shapes with fresh weights."""
+
+    backbone: nn.Module
+    tokens: nn.Module
+    hashed: nn.Module
+    head: Head | None
+    channels: int
+    architecture: str
+    rebuild: Callable[[], nn.Module]
+    shape: BackboneShape | None = None
+    classifier: Classifier | None = None
+
+
+@dataclass(frozen=True)
+class _Filled:
+    head: Head | None
+    unused: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _build(found: Found) -> _Built:
+    network = found.network
+    with torch.random.fork_rng(devices=[]):  # most of what building draws is overwritten at once
+        torch.default_generator.manual_seed(_SEED)
+        if isinstance(network, ClassifierShape):
+            return _built_classifier(network)
+        head = build_head(found.tensors, found.activation)
+        if isinstance(network, TimmNetwork):
+            timm_backbone = network.build()
+            channels = int(timm_backbone.model.pretrained_cfg["input_size"][0])
+            name = f"timm:{network.name} {dict(network.kwargs)}"
+            return _Built(
+                backbone=timm_backbone.model, tokens=timm_backbone, hashed=timm_backbone, head=head,
+                channels=int(network.kwargs.get("in_chans", channels)), architecture=name, rebuild=network.build,
+            )  # fmt: skip
+        backbone, bare = network.build(), replace(network, mask_token=False)
+        return _Built(
+            backbone=backbone, tokens=backbone, hashed=backbone, head=head, channels=bare.channels,
+            architecture=repr(bare), rebuild=bare.build, shape=bare,
+        )  # fmt: skip
+
+
+def _built_classifier(shape: ClassifierShape) -> _Built:
+    """The evaluated backbone has the feature that the classifier sees as token 0."""
+    classifier = shape.build()
+    return _Built(
+        backbone=classifier.backbone,
+        tokens=classifier.token_backbone(),
+        hashed=classifier,
+        head=None,
+        channels=shape.backbone.channels,
+        architecture=f"{shape.backbone!r}, {shape.pooling} pooling",
+        rebuild=lambda: shape.build().token_backbone(),
+        shape=shape.backbone,
+        classifier=classifier,
+    )
+
+
+def _fill(built: _Built, found: Found, partial: bool) -> _Filled:
+    origin = found.origin.path
+    if built.classifier is not None:
+        parts = [Part("", built.classifier, found.tensors)]
+        inside = {name: value for name, value in found.tensors.items() if name.startswith("backbone.")}
+        backbone = Part("backbone.", built.backbone, inside)
+        above: dict[str, Any] = {}
+    else:
+        inside = {name: value for name, value in found.tensors.items() if not name.startswith("head.")}
+        above = {name: value for name, value in found.tensors.items() if name.startswith("head.")}
+        backbone = Part("backbone.", built.backbone, inside)
+        parts = [backbone, *([] if built.head is None else [Part("head.", built.head, above)])]
+    unread = () if built.head is not None else tuple(above)
+    if not partial or fit(parts).complete:
+        fill(parts, origin)
+        return _Filled(built.head, unread)
+    check_enough(backbone, origin)
+    head = built.head
+    if head is not None and not fit(parts[1:]).complete:  # half a head gives scores that mean nothing
+        head, parts, unread = None, parts[:1], tuple(above)
+    result = fit(parts)
+    load_fitting(parts, result)
+    return _Filled(head, (*unread, *result.unexpected), result.absent, _report(result, head is not built.head))
+
+
+def _report(result: Fit, without_head: bool) -> tuple[str, ...]:
+    """What `--partial` did, for people."""
+    total = len(result.fitting) + len(result.absent)
+    notes = [f"Partly loaded: {len(result.fitting)} of {total} tensors of the network."]
+    if result.absent:
+        notes.append(f"Left at fresh random values: {listed(result.absent)}.")
+    if result.unexpected:
+        notes.append(f"In the file and not loaded: {listed(result.unexpected)}.")
+    if result.reshaped:
+        notes.append(f"Of another shape: {listed(tuple(result.reshaped.values()))}.")
+    if without_head:
+        notes.append("The projection head does not fit as a whole and was left out.")
+    return tuple(notes)
+
+
+def _usual_preparation(network: BackboneShape | ClassifierShape | TimmNetwork, backbone: nn.Module) -> Preparation:
+    """Where the file says nothing: ImageNet's statistics, or what timm has for the model."""
+    if isinstance(network, TimmNetwork):
+        settings = backbone.pretrained_cfg
+        assert isinstance(settings, dict)
+        size = network.kwargs.get("img_size", settings["input_size"][1])
+        return Preparation(
+            mean=tuple(settings["mean"]), std=tuple(settings["std"]), image_size=int(size),
+            crop_ratio=float(settings.get("crop_pct") or EVAL_CROP_RATIO),
+            interpolation=str(settings.get("interpolation") or "bicubic"),
+        )  # fmt: skip
+    shape = network.backbone if isinstance(network, ClassifierShape) else network
+    mean, std = normalisation(shape.channels, None, None)
+    return Preparation(mean=mean, std=std, image_size=shape.image_size, crop_ratio=EVAL_CROP_RATIO)

@@ -1,0 +1,39 @@
+"""What a weights file says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ibot_cli.config.schema import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where weights come from, as far as their file tells.
+
+    Attributes:
+        layout: Kind of file, for people: `full iBOT checkpoint`, `timm model`.
+        path: As given, or the file that was chosen inside a folder.
+        method: `iBOT`, `DINO`, `DINOv2`, `BEiT`, `BEiT v2`, `MAE`, `supervised`; None where nothing tells.
+        networks: Those that the file holds under a name: `student`, `teacher`.
+        which: The one of `networks` that was loaded.
+        epoch: Epochs that were complete.
+        step: Optimiser steps that were done.
+        arguments: Plain values: a configuration, the authors' arguments, a config.json.
+        config: Of `ibot pretrain`, where it is inside.
+        run: The run directory that the file belongs to.
+    """
+
+    layout: str
+    path: str
+    method: str | None = None
+    networks: tuple[str, ...] = ()
+    which: str | None = None
+    epoch: int | None = None
+    step: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    config: Config | None = None
+    run: Path | None = None
