@@ -150,4 +150,5 @@ def _configured_shape(config: Config, mask_token: bool) -> BackboneShape:
         heads=model.heads,
         window_size=model.window_size,
         mask_token=mask_token,
+        registers=model.registers,
     )
