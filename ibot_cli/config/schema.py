@@ -163,6 +163,31 @@ class OptimConfig:
     freeze_prototypes_epochs: int = setting(
         1, "The prototypes stay as they are during these epochs.", low=0, unit="epochs"
     )
+    layer_decay: float = setting(
+        1.0,
+        "Learning rate of a block, relative to the block above it; the head has the full rate. 1 treats all alike.",
+        above=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """What the networks start from."""
+
+    weights: str | None = setting(
+        None, "WEIGHTS that student and teacher start from, as `--init`; auto starts from random ones.", auto=True
+    )
+    which: Literal["teacher", "student"] = setting("teacher", "The network of weights that hold both.")
+    partial: bool = setting(False, "Take what fits of weights that do not fit as a whole, as `--partial`.")
+    freeze_backbone_epochs: int | None = setting(
+        None,
+        "Only the head learns during these epochs; then the warm-up begins anew. auto is 0 where the head comes with "
+        "the weights.",
+        low=0,
+        unit="epochs",
+        auto=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +247,7 @@ class Config:
     head: HeadConfig = field(default_factory=HeadConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -38,6 +38,7 @@ class Now:
     teacher_patch_temp: float
     teacher_momentum: float
     freeze_prototypes: bool
+    freeze_backbone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +182,7 @@ class Objective(nn.Module):
         """Loss terms of one micro-batch. Reads teacher and centres; changes nothing."""
         with torch.no_grad():
             target = self.targets(batch, now)
-        cls, patch = self.student_logits(batch)
+        cls, patch = self.student_logits(batch, frozen=now.freeze_backbone)
         terms = {}
         if target.cls is not None:
             terms["cls"] = self.weights["cls"] * cross_view_loss(target.cls, cls, self.student_temp)
@@ -193,16 +194,27 @@ class Objective(nn.Module):
             agreement = (cls[1].detach().argmax(-1) == target.assignment).float().mean()
         return Outcome(terms=terms, stats=target.stats, assignment=target.assignment, agreement=agreement)
 
-    def student_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def student_logits(self, batch: Batch, *, frozen: bool = False) -> tuple[Tensor, Tensor]:
         """Student scores `[V + L, B, K]` and, of the masked patches, `[M, K']`.
 
         The head sees class tokens and masked patches only: the losses need no others.
+
+        Args:
+            batch: The views.
+            frozen: Whether the gradient ends at the head; nothing is kept of the backbone then.
         """
         num_global, num_images = batch.global_views.shape[:2]
         num_views = num_global + len(batch.local_views)
-        drop = batch.drop_path
-        backbone, head = self.student.backbone, self.student.head
-        masked = self._masked(batch)
+        head, masked = self.student.head, self._masked(batch)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            tokens = self._student_tokens(batch, masked)
+        cls_logits, patch_logits = head.logits(*head.bottleneck(tokens).split([num_views * num_images, len(masked)]))
+        return cls_logits.unflatten(0, (num_views, num_images)), patch_logits
+
+    def _student_tokens(self, batch: Batch, masked: Tensor) -> Tensor:
+        """Class tokens of all views, then the masked patches, `[(V + L) * B + M, D]`."""
+        num_global, num_images = batch.global_views.shape[:2]
+        drop, backbone = batch.drop_path, self.student.backbone
         tokens = backbone(
             batch.global_views.flatten(0, 1),
             batch.mask.flatten(0, 1) if self.masks else None,
@@ -218,9 +230,7 @@ class Objective(nn.Module):
             )
             whole = num_global * num_images
             tokens = torch.cat([tokens[:whole], local, tokens[whole:]])
-        bottleneck = head.bottleneck(tokens)
-        cls_logits, patch_logits = head.logits(*bottleneck.split([num_views * num_images, len(masked)]))
-        return cls_logits.unflatten(0, (num_views, num_images)), patch_logits
+        return tokens
 
     def targets(self, batch: Batch, now: Now) -> Targets:
         """Teacher targets of whole global views, with the sums that the centres and the monitoring need."""
@@ -288,7 +298,10 @@ class Objective(nn.Module):
                     momentum = self.center_momentum[name]
                     moved = center * momentum + mean * (1 - momentum)
                     center.copy_(torch.where(finite, moved, center))
-        student, teacher = shared_parameters(self.student, self.teacher)
+        if now.freeze_backbone:
+            student, teacher = shared_parameters(self.student.head, self.teacher.head)
+        else:
+            student, teacher = shared_parameters(self.student, self.teacher)
         move_towards(teacher, student, torch.where(finite, 1 - now.teacher_momentum, 0.0).to(torch.float32))
         for module in self.modules():
             if isinstance(module, BatchNorm):

@@ -26,7 +26,7 @@ def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
 
 
 def layer_numbers(names: Sequence[str]) -> dict[str, int]:
-    """The layer of each parameter of a classifier, for layer-wise learning rates.
+    """The layer of each parameter of a network, for layer-wise learning rates.
 
     Args:
         names: Parameter names of a network with a `backbone`; a ViT's blocks are `blocks.N`, a Swin's
@@ -58,14 +58,16 @@ def layer_numbers(names: Sequence[str]) -> dict[str, int]:
     return numbers | {name: 0 if early else last for name, early in outside.items()}
 
 
-def layer_groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
+def layer_groups(network: nn.Module, decay: float, *, decay_tokens: bool = False) -> list[dict[str, object]]:
     """Groups by layer, each with `lr_scale`: decay to the power of the layers above it.
 
-    Biases, one-dimensional tensors, positions, class token and registers are not decayed.
+    Biases and one-dimensional tensors have no weight decay.
 
     Args:
-        network: A classifier; see `layer_numbers`.
+        network: A network with a `backbone`; see `layer_numbers`.
         decay: Factor of the learning rate from one layer to the one below; 1 treats all alike.
+        decay_tokens: Whether positions, class token and registers have weight decay: in pre-training, as in
+            `parameter_groups`, not in fine-tuning.
 
     Source:
         BEiT (arXiv 2106.08254): `decay ** (L + 1 - layer)` for L blocks.
@@ -75,7 +77,8 @@ def layer_groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
     last = max(numbers.values())
     groups: dict[tuple[int, bool], list[Tensor]] = {}
     for name, value in parameters.items():
-        plain = name.endswith((".bias", ".pos_embed", ".cls_token", ".register_tokens")) or value.ndim == 1
+        token = not decay_tokens and name.endswith((".pos_embed", ".cls_token", ".register_tokens"))
+        plain = token or name.endswith(".bias") or value.ndim == 1
         groups.setdefault((numbers[name], plain), []).append(value)
     return [
         {
@@ -89,13 +92,21 @@ def layer_groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
 
 
 def build_optimizer(
-    network: nn.Module, *, betas: tuple[float, float], eps: float, layer_decay: float | None = None
+    network: nn.Module,
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    layer_decay: float | None = None,
+    decay_tokens: bool = False,
 ) -> torch.optim.AdamW:
     """Fused AdamW over `parameter_groups`, or over `layer_groups` with a `layer_decay`.
 
     Learning rate and decay are set before every step.
     """
-    groups = parameter_groups(network) if layer_decay is None else layer_groups(network, layer_decay)
+    if layer_decay is None:
+        groups = parameter_groups(network)
+    else:
+        groups = layer_groups(network, layer_decay, decay_tokens=decay_tokens)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 

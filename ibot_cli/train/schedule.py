@@ -18,6 +18,7 @@ class Schedule:
         steps_per_epoch: Updates per epoch.
         batch_size: Global batch; the peak learning rate is `optim.lr * batch_size / 256`.
         mask_start_epoch: The patch temperature waits for it.
+        freeze_backbone_epochs: Only the head learns before this epoch; see `_learning_rate`.
         optim: Optimiser settings, durations within the run.
         objective: Temperatures and momentum.
     """
@@ -28,6 +29,7 @@ class Schedule:
     mask_start_epoch: int
     optim: OptimConfig
     objective: ObjectiveConfig
+    freeze_backbone_epochs: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -40,13 +42,7 @@ class Schedule:
         optim, objective = self.optim, self.objective
         warmup = objective.teacher_temp_warmup_epochs
         return Now(
-            lr=warmup_cosine(
-                step,
-                total=total,
-                warmup=optim.warmup_epochs * self.steps_per_epoch,
-                peak=optim.lr * self.batch_size / 256,
-                final=optim.min_lr,
-            ),
+            lr=self._learning_rate(step),
             weight_decay=cosine(step, total=total, start=optim.weight_decay, final=optim.weight_decay_end),
             teacher_temp=teacher_temp(
                 epoch, warmup_epochs=warmup, start=objective.warmup_teacher_temp, final=objective.teacher_temp
@@ -60,4 +56,23 @@ class Schedule:
             ),
             teacher_momentum=cosine(step, total=total, start=objective.teacher_momentum, final=1.0),
             freeze_prototypes=epoch < optim.freeze_prototypes_epochs,
+            freeze_backbone=epoch < self.freeze_backbone_epochs,
+        )
+
+    def _learning_rate(self, step: int) -> float:
+        """Warm-up and cosine; the head of a frozen backbone has a rate of its own before them.
+
+        That one rises over the first half of its epochs and stays. When the backbone thaws, the whole warm-up is still
+        to come: a trained backbone must not meet the full rate at once.
+        """
+        optim, frozen = self.optim, self.freeze_backbone_epochs * self.steps_per_epoch
+        peak = optim.lr * self.batch_size / 256
+        if step < frozen:
+            return warmup_cosine(step, total=frozen, warmup=frozen // 2, peak=peak, final=peak)
+        return warmup_cosine(
+            step - frozen,
+            total=self.total_steps - frozen,
+            warmup=optim.warmup_epochs * self.steps_per_epoch,
+            peak=peak,
+            final=optim.min_lr,
         )
