@@ -45,5 +45,9 @@ class WeightsError(IBotError):
     """A weights file cannot be loaded as asked."""
 
 
+class ExportError(IBotError):
+    """An exported network is not the one it came from; nothing was written."""
+
+
 class TrainingError(IBotError):
     """Training cannot go on, for example because losses stay non-finite."""

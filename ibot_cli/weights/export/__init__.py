@@ -1,0 +1,1 @@
+"""Weights out: into the forms that other programs open."""

@@ -1,0 +1,91 @@
+"""How far an exported network is from the one it came from, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.sources import Source, open_source
+from ibot_cli.data.transform import eval_transform
+from ibot_cli.errors import DataError, ExportError
+from ibot_cli.weights.export.subject import Subject
+
+LEAST_IMAGES, IMAGES = 4, 8
+EMBEDDED = {1: "builtin:digits", 3: "builtin:photos"}
+Images = Callable[[int], Tensor]
+"""From the side in pixels to normalised images `[B, C, side, side]`."""
+Network = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+def comparison_images(subject: Subject, data: str | None = None) -> Images:
+    """A few real images, prepared exactly as evaluations do it.
+
+    Args:
+        subject: Says how.
+        data: DATA; default the embedded digits for one channel, the embedded photos for three.
+
+    Raises:
+        DataError: It cannot be opened, or fewer than four of its images can be read.
+    """
+    source = open_source(data or EMBEDDED[subject.channels], channels=subject.channels)
+    chosen = _readable(source)
+    if len(chosen) < LEAST_IMAGES:
+        raise DataError(
+            f"{source.name} has {len(chosen)} readable images; the comparison needs {LEAST_IMAGES}.",
+            "Name other images with --data, or leave it out: the embedded ones are taken then.",
+        )
+
+    def prepared(size: int) -> Tensor:
+        transform = eval_transform(size, subject.crop_ratio, subject.channels, subject.mean, subject.std)
+        return torch.stack([transform(source.read(index)) for index in chosen])
+
+    return prepared
+
+
+@torch.no_grad()
+def compare(reference: Network, exported: Network, images: Tensor) -> dict[str, float]:
+    """Largest difference over largest value, for each output that the exported network has.
+
+    Args:
+        reference: The network that was exported.
+        exported: What was read back.
+        images: Normalised images `[B, C, H, W]`.
+
+    Raises:
+        ExportError: It has no output, or one of another shape.
+    """
+    expected, found = reference(images), exported(images)
+    if not found:
+        raise ExportError("The exported network gives no output.")
+    for name, value in found.items():
+        if value.shape != expected[name].shape:
+            raise ExportError(
+                f"The exported network gives `{name}` as {list(value.shape)}, not {list(expected[name].shape)}."
+            )
+    return {name: relative_difference(value, expected[name]) for name, value in found.items()}
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Largest |difference| over largest |expected value|."""
+    largest = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    return float((found.detach().float().cpu() - expected.float()).abs().max() / largest)
+
+
+def _readable(source: Source) -> list[int]:
+    """Up to `IMAGES` images, spread over the whole."""
+    count = len(source)
+    spread = [round(place * (count - 1) / max(IMAGES - 1, 1)) for place in range(IMAGES)]
+    candidates = dict.fromkeys([*spread, *range(min(count, 10 * IMAGES))]) if count else {}
+    found: list[int] = []
+    for index in candidates:
+        try:
+            source.read(index)
+        except UnreadableImage:
+            continue
+        found.append(index)
+        if len(found) == IMAGES:
+            break
+    return found

@@ -1,0 +1,14 @@
+"""The forms in which weights leave, by the names of `--to`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.safetensors_form import SAFETENSORS
+
+__all__ = ["FORMS", "ExportOptions", "Form"]
+
+FORMS: Mapping[str, Form] = {
+    "safetensors": SAFETENSORS,
+}

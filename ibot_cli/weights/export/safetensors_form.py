@@ -1,0 +1,85 @@
+"""One safetensors file in our own names, which works as WEIGHTS everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.description import KEY, as_text
+from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.subject import Reference, Subject
+
+FILE = "model.safetensors"
+MASK_TOKEN, CLS_CENTER, PATCH_CENTER = "mask_token", "center.cls", "center.patch"
+
+
+def check(subject: Subject, options: ExportOptions) -> None:
+    """Refuse what only timm can build.
+
+    Raises:
+        WeightsError: The network is none of ours.
+    """
+    if subject.shape is None:
+        raise WeightsError(
+            f"{subject.loaded.description} has layers that ibot itself does not build; safetensors holds our names.",
+            "Export it with --to onnx or --to torch-export.",
+        )
+
+
+def tensors_of(subject: Subject) -> dict[str, Tensor]:
+    """Every tensor of the file: `backbone.*`, the head's or the classifier's, centres and mask token."""
+    tensors = {f"backbone.{name}": value for name, value in subject.tensors.items()}
+    if subject.classifier is not None:
+        state = subject.classifier.state_dict()
+        tensors |= {name: value for name, value in state.items() if not name.startswith("backbone.")}
+    if subject.head is not None:
+        tensors |= {f"head.{name}": value for name, value in subject.head.state_dict().items()}
+        scale = subject.loaded.scale
+        centers = {} if scale is None else {CLS_CENTER: scale.cls_center, PATCH_CENTER: scale.patch_center}
+        tensors |= {name: value for name, value in centers.items() if value is not None}
+    if subject.loaded.mask_token is not None:
+        tensors[MASK_TOKEN] = subject.loaded.mask_token
+    return {name: value.detach().float().contiguous().clone() for name, value in tensors.items()}
+
+
+def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
+    """One file with the description in its metadata."""
+    save_file(tensors_of(subject), folder / FILE, metadata={"format": "pt", KEY: as_text(subject.describe())})
+
+
+def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
+    """By our own strict loader."""
+    from ibot_cli.weights.load import load_weights
+
+    loaded = load_weights(str(folder / FILE))
+    return Reference(loaded.backbone, loaded.head, loaded.classifier).eval()
+
+
+def usage(subject: Subject, path: str) -> str:
+    """The lines that open it with `ibot_cli`."""
+    outputs = ["tokens = weights.backbone(images)  # [B, 1 + N, D], class token first"]
+    if subject.classifier is not None:
+        outputs.append("scores = weights.classifier(images).softmax(-1)  # in the order of weights.classes")
+    if subject.head is not None:
+        outputs.append("scores = weights.head.cls_logits(weights.head.bottleneck(tokens[:, 0]))")
+    return "\n".join(
+        ["from ibot_cli.weights.load import load_weights", "", f"weights = load_weights({path!r})", *outputs]
+    )
+
+
+SAFETENSORS = Form(
+    name="safetensors",
+    title="safetensors in the names of ibot",
+    file=FILE,
+    extra=None,
+    library="ibot",
+    check=check,
+    write=write,
+    read_back=read_back,
+    usage=usage,
+    resizes=True,
+)

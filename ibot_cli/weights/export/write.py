@@ -1,0 +1,224 @@
+"""`export`: write a form beside its place, read it back, compare, describe, and only then move it there."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ibot_cli.errors import ExportError, UsageError
+from ibot_cli.runs.durable import sync_directory
+from ibot_cli.runs.filled_folder import filled_folder
+from ibot_cli.weights.export.card import CARD, Measured, model_card
+from ibot_cli.weights.export.compare import Images, compare
+from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.subject import Subject
+
+NEEDED = {"hf": ("transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What was written and how far it is from the network it came from.
+
+    Attributes:
+        form: Its name.
+        out: The folder or file.
+        files: Names and sizes in bytes.
+        image_size: Side in pixels of the images that it takes.
+        num_images: Compared.
+        differences: Largest |difference| / largest |value| per output, at `image_size`.
+        tolerance: What they had to stay below.
+        other_size: Side in pixels of the other comparison; None where the form takes one size only.
+        elsewhere: As `differences` at `other_size`, where the target's own position interpolation counts.
+        usage: Python lines that open it.
+        notes: What the user should be told.
+    """
+
+    form: str
+    out: str
+    files: Mapping[str, int]
+    image_size: int
+    num_images: int
+    differences: Mapping[str, float]
+    tolerance: float
+    other_size: int | None
+    elsewhere: Mapping[str, float] | None
+    usage: str
+    notes: tuple[str, ...]
+
+
+def check_export(form: Form, out: Path, options: ExportOptions) -> None:
+    """Refuse, before any weights are loaded, what cannot be written.
+
+    Raises:
+        UsageError: An optional package is missing, the place is taken, or the form has no such precision.
+    """
+    check_extra(form)
+    if options.precision not in ("fp32", *form.reduced):
+        raise UsageError(f"--{options.precision}: the form {form.name} has fp32 weights only.", "Use --to onnx for it.")
+    check_place(form, out)
+
+
+def check_extra(form: Form) -> None:
+    """Refuse a form whose packages are not installed.
+
+    Raises:
+        UsageError: It says what to install.
+    """
+    missing = [name for name in NEEDED.get(form.extra or "", ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"--to {form.name} needs what is not installed: {', '.join(missing)}.",
+            f"pip install 'ibot-cli[{form.extra}]'",
+        )
+
+
+def is_single_file(form: Form, out: Path) -> bool:
+    """Whether `out` names the form's one file rather than a folder."""
+    return form.file is not None and out.suffix == Path(form.file).suffix
+
+
+def check_place(form: Form, out: Path) -> None:
+    """Refuse a place that is taken.
+
+    Raises:
+        UsageError: It is a file, a folder with something in it, or its own folder is missing.
+    """
+    if is_single_file(form, out):
+        if not out.parent.is_dir():
+            raise UsageError(f"There is no folder {out.parent} for --out.", "Make it first, or choose another place.")
+        taken = [path for path in (out, _card_beside(out)) if path.exists()]
+        if taken:
+            raise UsageError(f"--out {out}: {taken[0]} exists already.", "Remove it first, or choose another name.")
+        return
+    for part in (out, *out.parents):
+        if part.exists() and not part.is_dir():
+            raise UsageError(f"--out {out}: {part} is a file.", _places(form))
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"--out {out} is a folder with files in it.", f"{_places(form)} Nothing is overwritten.")
+
+
+def export(subject: Subject, form: Form, out: Path, options: ExportOptions, images: Images) -> ExportResult:
+    """Write one form; nothing is left at `out` unless it was read back and is the same network.
+
+    Args:
+        subject: The network.
+        form: One of `FORMS`.
+        out: A new or empty folder, or a path that ends as the form's single file does.
+        options: What else was chosen.
+        images: The images of the comparison; see `comparison_images`.
+
+    Raises:
+        UsageError: See `check_export`.
+        WeightsError: The form cannot hold this network.
+        ExportError: What was read back differs by more than the form's tolerance, or the disk is full.
+    """
+    check_export(form, out, options)
+    form.check(subject, options)
+    with _place(form, out) as folder:
+        form.write(subject, folder, options)
+        measured = _measured(subject, form, folder, options, images)
+        usage = form.usage(subject, str(out))
+        card = model_card(subject, form, options, measured, form.usage(subject, out.name))
+        (folder / CARD).write_text(card, encoding="utf-8")
+        files = {
+            _final_name(form, out, path): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+    return ExportResult(
+        form=form.name,
+        out=str(out),
+        files=files,
+        image_size=subject.image_size,
+        num_images=measured.num_images,
+        differences=measured.differences,
+        tolerance=measured.tolerance,
+        other_size=measured.other_size,
+        elsewhere=measured.elsewhere,
+        usage=usage,
+        notes=tuple(subject.loaded.notes),
+    )
+
+
+def _measured(subject: Subject, form: Form, folder: Path, options: ExportOptions, images: Images) -> Measured:
+    opened, batch = form.read_back(folder), images(subject.image_size)
+    differences = compare(subject.network, opened, batch)
+    tolerance = form.reduced.get(options.precision, form.tolerance)
+    name, worst = max(differences.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
+    if not worst <= tolerance:
+        raise ExportError(
+            f"The exported {form.name} is not the network it came from: `{name}` differs by {worst:.1e} of its largest "
+            f"value on {len(batch)} images; the tolerance is {tolerance:.0e}.",
+            "Nothing was written. Please report this with the command and the versions of the libraries.",
+        )
+    other = _other_size(subject) if form.resizes else None
+    return Measured(
+        num_images=len(batch),
+        differences=differences,
+        tolerance=tolerance,
+        other_size=other,
+        elsewhere=None if other is None else compare(subject.network, opened, images(other)),
+    )
+
+
+def _other_size(subject: Subject) -> int | None:
+    """Half as large again, in whole patches; a Swin has no positions to resize."""
+    if subject.kind != "vit" or subject.stride is None:
+        return None
+    return max(1, round(subject.image_size * 0.5 / subject.stride)) * subject.stride + subject.image_size
+
+
+@contextlib.contextmanager
+def _place(form: Form, out: Path) -> Iterator[Path]:
+    """An empty folder to fill, whose content is moved to `out` when nothing was raised."""
+    if not is_single_file(form, out):
+        with filled_folder(out, "The export", ExportError) as folder:
+            yield folder
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".unfinished") as temporary:
+            yield Path(temporary)
+            _move(Path(temporary), {str(form.file): out, CARD: _card_beside(out)})
+    except OSError as error:
+        raise ExportError(
+            f"The export cannot be written to {out}: {error.strerror or error}.", "Check its space and permissions."
+        ) from error
+    sync_directory(out.parent)
+
+
+def _move(folder: Path, targets: Mapping[str, Path]) -> None:
+    """All files to their places or, after an interruption, none."""
+    others = [path.name for path in folder.iterdir() if path.name not in targets]
+    if others:
+        raise ExportError(
+            f"The export consists of more than one file ({', '.join(others)}).", "Name a folder with --out instead."
+        )
+    moved: list[Path] = []
+    try:
+        for name, target in targets.items():
+            moved.append(target)
+            shutil.move(folder / name, target)
+    except BaseException:
+        for target in moved:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def _final_name(form: Form, out: Path, path: Path) -> str:
+    if is_single_file(form, out):
+        return {str(form.file): out.name, CARD: _card_beside(out).name}[path.name]
+    return path.name
+
+
+def _card_beside(out: Path) -> Path:
+    return out.with_suffix(".md")
+
+
+def _places(form: Form) -> str:
+    file = "" if form.file is None else f" or a file NAME{Path(form.file).suffix}"
+    return f"Name a new or an empty folder{file}."
