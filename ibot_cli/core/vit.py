@@ -155,11 +155,11 @@ class ViT(Backbone):
         if mask is not None:
             token = self._mask_token().to(patches.dtype)
             patches = torch.where(mask.unsqueeze(-1), token, patches)
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        x = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
         x = x + self.positions(rows, columns)
         if self.register_tokens is None:
             return x
-        return torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1).to(x.dtype), x[:, 1:]], dim=1)
+        return torch.cat([x[:, :1], self.register_tokens.expand(x.shape[0], -1, -1).to(x.dtype), x[:, 1:]], dim=1)
 
     def _without_registers(self, x: Tensor) -> Tensor:
         """`[B, 1 + R + N, D]` to `[B, 1 + N, D]`."""
