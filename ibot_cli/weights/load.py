@@ -21,6 +21,7 @@ __all__ = [
     "FOLDER_LAYOUTS",
     "LoadedBackbone",
     "Which",
+    "find_weights",
     "from_checkpoint",
     "load_weights",
     "weights_hash",
@@ -67,9 +68,17 @@ def load_weights(
     """
     if weights.startswith("timm:"):
         return _from_timm(weights.removeprefix("timm:"))
-    path = Path(weights)
-    found = _in_folder(path, which, heads) if path.is_dir() else _in_file(path, which, heads)
-    return assemble(found, partial=partial)
+    return assemble(find_weights(Path(weights), which, heads), partial=partial)
+
+
+def find_weights(path: Path, which: Which = "teacher", heads: int | None = None) -> Found:
+    """What a file or a folder holds, before a network is built; see `load_weights`.
+
+    Raises:
+        WeightsError: It cannot be read, or is of no known layout.
+        RunError: A run's checkpoints cannot be read.
+    """
+    return _in_folder(path, which, heads) if path.is_dir() else _in_file(path, which, heads)
 
 
 def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher", *, partial: bool = False) -> LoadedBackbone:
