@@ -6,31 +6,72 @@ import argparse
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ibot_cli.errors import WeightsError
+from ibot_cli.weights.safetensors_file import is_safetensors, read_safetensors
+from ibot_cli.weights.strangers import refuse_archive, refuse_start
 
+METADATA = "safetensors_metadata"
 _DOWNLOAD_AGAIN = "Download or copy it again."
 
 
 def read_weights_file(path: Path) -> Any:
-    """The content of a `torch.save` file, tensors on the CPU.
+    """The content of a `torch.save` or safetensors file, tensors on the CPU.
 
     Besides tensors and plain values only `argparse.Namespace` and numpy scalars are accepted, because the authors'
     checkpoints hold their arguments and a learning rate that numpy computed.
 
+    Returns:
+        What was saved. Of a safetensors file `{"state_dict": tensors, METADATA: its texts by name}`.
+
     Raises:
-        WeightsError: The file is missing, empty, a web page, truncated, damaged, or holds other Python objects.
+        WeightsError: The file is missing, empty, of another kind, truncated, damaged, or holds other Python objects.
     """
-    _check_kind(path)
+    if not path.is_file():
+        raise _absent(path)
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start.strip():
+        raise WeightsError(f"{path} is empty.", _DOWNLOAD_AGAIN)
+    refuse_start(path, start)
+    if is_safetensors(path, start):
+        tensors, metadata = read_safetensors(path)
+        return {"state_dict": tensors, METADATA: metadata}
+    return _read_pickle(path)
+
+
+def metadata_of(content: Mapping[str, Any]) -> Mapping[str, str]:
+    """The texts of a safetensors file that `read_weights_file` read; empty for other files."""
+    found = content.get(METADATA)
+    return found if isinstance(found, Mapping) else {}
+
+
+def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file with a single network: under `state_dict`, `model` or `module`, or at the top.
+
+    Empty where these hold anything else, and for files with `student` or `teacher`.
+    """
+    if "student" in content or "teacher" in content:
+        return {}
+    wrapped = (content[name] for name in ("state_dict", "model", "module") if isinstance(content.get(name), Mapping))
+    state = next(wrapped, content)
+    plain = bool(state) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    return dict(state) if plain else {}
+
+
+def _read_pickle(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
-                damaged = archive.testzip()
+            with zipfile.ZipFile(path) as archive:
+                refuse_archive(path, archive.namelist())
+                damaged = archive.testzip()  # torch.load itself does not look at the checksums
             if damaged is not None:
                 raise WeightsError(f"{path} is damaged: wrong checksum in {damaged}.", _DOWNLOAD_AGAIN)
         with torch.serialization.safe_globals(_allowed()):
@@ -41,27 +82,15 @@ def read_weights_file(path: Path) -> Any:
         raise WeightsError(f"{path} cannot be read: it is truncated or not a PyTorch file.", _DOWNLOAD_AGAIN) from error
 
 
-def _check_kind(path: Path) -> None:
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} does not exist.",
-            "WEIGHTS is a run directory, a checkpoint file, or timm:NAME for a model of timm.",
-        )
-    with path.open("rb") as file:
-        start = file.read(512).lstrip()
-    if not start:
-        raise WeightsError(f"{path} is empty.", _DOWNLOAD_AGAIN)
-    if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightsError(
-            f"{path} is a web page, not weights.",
-            "The download saved a page instead of the file; use the direct link to the file.",
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a Git LFS pointer, not weights.", "Run `git lfs pull` where it was cloned.")
+def _absent(path: Path) -> WeightsError:
+    hint = "WEIGHTS is a run directory, a weights file or folder, or timm:NAME for a model of timm."
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not path.parent.exists():
+        hint += f" A model of the Hugging Face hub is downloaded first, or named as timm:hf-hub:{path} if timm has it."
+    return WeightsError(f"{path} does not exist.", hint)
 
 
 def _refused(path: Path, message: str) -> WeightsError:
-    found = re.search(r"GLOBAL ([\w.]+)", message)
+    found = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"([\w]+(?:\.[\w]+)+) was not an allowed", message)
     if found is None:
         return WeightsError(f"{path} cannot be read: it is truncated or not a PyTorch file.", _DOWNLOAD_AGAIN)
     return WeightsError(

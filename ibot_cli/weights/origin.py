@@ -37,3 +37,19 @@ class Origin:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     config: Config | None = None
     run: Path | None = None
+
+
+def plain_arguments(arguments: object) -> dict[str, Any]:
+    """What a checkpoint says about its training (`argparse.Namespace` or mapping) as plain values; else empty."""
+    given = arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
+    return {str(name): _plain(value) for name, value in given.items()}
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value)

@@ -19,8 +19,9 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.weights.files import read_weights_file
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
-from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.origin import Origin, plain_arguments
 from ibot_cli.weights.shapes import backbone_shape
+from ibot_cli.weights.strangers import stranger
 from ibot_cli.weights.teacher_scale import loss_state, official_scale
 
 _UNUSED = re.compile(
@@ -42,6 +43,7 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
         WeightsError: It holds no such network, or one of another kind.
     """
     state = select_network(content, which, path)
+    _refuse_strangers(state, path)
     shape = backbone_shape(state.tensors, state.arguments, heads)
     networks = tuple(name for name in ("student", "teacher") if isinstance(content.get(name), Mapping))
     epoch = content.get("epoch")
@@ -99,7 +101,7 @@ def select_network(content: Any, which: str, path: Path) -> OfficialState:
     if "student" in content or "teacher" in content:
         if not isinstance(content.get(which), Mapping):
             present = " and ".join(name for name in ("student", "teacher") if name in content)
-            raise WeightsError(f"{path} has no {which}, only the {present}.", f"Ask for the {present}.")
+            raise WeightsError(f"{path} has no {which}, only the {present}.", f"Ask for it with --which {present}.")
         state = content[which]
     else:
         for wrapper in ("state_dict", "model", "module"):
@@ -113,7 +115,18 @@ def select_network(content: Any, which: str, path: Path) -> OfficialState:
             "Known are student/teacher checkpoints of iBOT and DINO, and backbones under state_dict.",
         )
     tensors, unused = translate(state)
-    return OfficialState(tensors, unused, dict(vars(arguments)) if hasattr(arguments, "__dict__") else {})
+    return OfficialState(tensors, unused, plain_arguments(arguments))
+
+
+def _refuse_strangers(state: OfficialState, path: Path) -> None:
+    if "backbone.patch_embed.proj.weight" in state.tensors:
+        return
+    kind = stranger(name.removeprefix("backbone.") for name in (*state.tensors, *state.unused))
+    if kind is not None:
+        raise WeightsError(
+            f"{path} holds weights of {kind}, not of a vision transformer: patch_embed.proj.weight is missing.",
+            "Supported are ViT and Swin backbones; convolutional networks and text models are not.",
+        )
 
 
 def translate(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
