@@ -5,7 +5,7 @@ A backbone of `torch.hub` is a bare state dict. `teacher_checkpoint.pth` of a tr
 under `model`, with `student.` or `teacher.` before each of these names. A block's name may carry the number of a chunk.
 
 At another image size than the weights' own, positions are interpolated as `ibot_cli.core.vit` does. The authors' code
-does the same without registers; with registers it has no offset and filters against aliasing, so tokens differ a little.
+does the same without registers; with registers it has no offset and filters against aliasing: tokens differ a little.
 
 Source:
     The authors' code, github.com/facebookresearch/dinov2.
@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
@@ -34,7 +33,6 @@ from ibot_cli.weights.teacher_scale import TeacherScale
 State = Mapping[str, Tensor]
 _WRAPPERS = r"(?:(?<=\.)|^)(?:module|_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\."
 _FOREIGN = r"decoder|lm_head\.|vit\.|embeddings\.|.*\.q_bias$"  # MAE, BEiT and Hugging Face have mask tokens too
-_CENTERS = {"dino_loss.center": "cls_center", "ibot_patch_loss.center": "patch_center"}
 
 
 def matches(content: Mapping[str, Any]) -> bool:
@@ -96,7 +94,8 @@ class _Parts:
 
 def _networks(content: Mapping[str, Any]) -> dict[str, State]:
     """The networks that a file holds under a name."""
-    single, found = _single(content), {}
+    single = _single(content)
+    found: dict[str, State] = {}
     for network in ("student", "teacher"):
         held = content.get(network)
         if not isinstance(held, Mapping):
@@ -205,5 +204,7 @@ def _row(token: Tensor | None) -> Tensor | None:
 
 
 def _scale(training: State) -> TeacherScale:
-    held = {ours: training[name].float().flatten() for name, ours in _CENTERS.items() if name in training}
-    return TeacherScale(**{name: value.clone() for name, value in held.items() if torch.any(value)})
+    """The centres of a training; those that were never moved, as with Sinkhorn, are None."""
+    centers = (training.get(name) for name in ("dino_loss.center", "ibot_patch_loss.center"))
+    cls, patch = (None if c is None or not c.any() else c.detach().float().flatten().clone() for c in centers)
+    return TeacherScale(cls_center=cls, patch_center=patch)
