@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.onnx_form import ONNX
 from ibot_cli.weights.export.safetensors_form import SAFETENSORS
 
 __all__ = ["FORMS", "ExportOptions", "Form"]
 
 FORMS: Mapping[str, Form] = {
+    "onnx": ONNX,
     "safetensors": SAFETENSORS,
 }
