@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -94,7 +95,7 @@ def describe(
         "projection": None if classifier is None or classifier.projection is None else classifier.head.in_features,
         "activation": "relu" if _has_relu(head, classifier) else "gelu",
         "temps": None if scale is None else {"cls": scale.cls_temp, "patch": scale.patch_temp},
-        "config": None if origin.config is None else asdict(origin.config),
+        "config": None if origin.config is None else _public(origin.config),
     }
 
 
@@ -143,6 +144,14 @@ def _parsed(content: Mapping[str, Any]) -> Description:
             for name in ("method", "which", "epoch", "step", "pooling", "projection", "native_image_size")
         },
     )
+
+
+def _public(config: Config) -> dict[str, Any]:
+    """The configuration without the folders of the machine that it ran on."""
+    start = config.init.weights
+    if start is not None and not start.startswith("timm:"):
+        config = replace(config, init=replace(config.init, weights=Path(start).name))
+    return asdict(config)
 
 
 def _has_relu(*networks: object) -> bool:

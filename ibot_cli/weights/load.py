@@ -10,7 +10,7 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
 from ibot_cli.weights.assembly import assemble
 from ibot_cli.weights.files import read_weights_file
-from ibot_cli.weights.layouts import dinov2, mae, official, ours
+from ibot_cli.weights.layouts import dinov2, mae, native, official, ours
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import LoadedBackbone, Which, weights_hash
 from ibot_cli.weights.origin import Origin
@@ -45,6 +45,7 @@ class FolderLayout(NamedTuple):
 # The first that matches reads; `official` takes every state dict that is left.
 FILE_LAYOUTS = (
     FileLayout(ours.matches, ours.read),
+    FileLayout(native.matches, native.read),
     FileLayout(dinov2.matches, dinov2.read),
     FileLayout(mae.matches, mae.read),
     FileLayout(official.matches, official.read),

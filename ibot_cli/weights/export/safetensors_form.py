@@ -12,9 +12,9 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Reference, Subject
+from ibot_cli.weights.layouts.native import CLS_CENTER, MASK_TOKEN, PATCH_CENTER
 
 FILE = "model.safetensors"
-MASK_TOKEN, CLS_CENTER, PATCH_CENTER = "mask_token", "center.cls", "center.patch"
 
 
 def check(subject: Subject, options: ExportOptions) -> None:

@@ -124,8 +124,8 @@ def export(subject: Subject, form: Form, out: Path, options: ExportOptions, imag
     with _place(form, out) as folder:
         form.write(subject, folder, options)
         measured = _measured(subject, form, folder, options, images)
-        usage = form.usage(subject, str(out))
-        card = model_card(subject, form, options, measured, form.usage(subject, out.name))
+        opened = out if form.file is None or is_single_file(form, out) else out / form.file
+        card = model_card(subject, form, options, measured, form.usage(subject, opened.name))
         (folder / CARD).write_text(card, encoding="utf-8")
         files = {
             _final_name(form, out, path): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
@@ -140,7 +140,7 @@ def export(subject: Subject, form: Form, out: Path, options: ExportOptions, imag
         tolerance=measured.tolerance,
         other_size=measured.other_size,
         elsewhere=measured.elsewhere,
-        usage=usage,
+        usage=form.usage(subject, str(opened)),
         notes=tuple(subject.loaded.notes),
     )
 

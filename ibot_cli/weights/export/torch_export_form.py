@@ -1,0 +1,95 @@
+"""A program of `torch.export`: opened with torch alone, for any number of images of one size."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.description import as_text
+from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.subject import Subject
+
+FILE, DESCRIPTION = "model.pt2", "ibot.json"
+
+
+def check(subject: Subject, options: ExportOptions) -> None:
+    """Every network can be tried."""
+
+
+def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
+    """The program with its weights, and the description as an extra file inside.
+
+    Raises:
+        WeightsError: torch cannot trace this network.
+    """
+    size = subject.image_size
+    images = torch.zeros(2, subject.channels, size, size)
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        with _calm(), torch.no_grad():
+            program = torch.export.export(subject.network, (images,), dynamic_shapes={"images": {0: batch}})
+            torch.export.save(program, folder / FILE, extra_files={DESCRIPTION: as_text(subject.describe())})
+    except (RuntimeError, torch._dynamo.exc.UserError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise WeightsError(
+            f"torch.export cannot trace {subject.loaded.description}: {reason}", "Export it with --to safetensors."
+        ) from error
+
+
+def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
+    """By `torch.export.load`."""
+    with _calm():
+        module: Callable[[Tensor], dict[str, Tensor]] = torch.export.load(folder / FILE).module()
+    return module
+
+
+def usage(subject: Subject, path: str) -> str:
+    """The lines that open it with torch."""
+    size = subject.image_size
+    return "\n".join(
+        [
+            "import torch",
+            "",
+            f"network = torch.export.load({path!r}).module()",
+            f"outputs = network(images)  # normalised [B, {subject.channels}, {size}, {size}]",
+            'cls, patches = outputs["cls"], outputs["patches"]',
+            *(['scores = outputs["logits"].softmax(-1)'] if subject.classifier is not None else []),
+            *(['scores = outputs["cls_logits"]'] if subject.head is not None else []),
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """torch speaks of its own deprecations while it traces; nobody who exports can do anything about them."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.fx")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+TORCH_EXPORT = Form(
+    name="torch-export",
+    title="program of torch.export",
+    file=FILE,
+    extra=None,
+    library="pytorch",
+    check=check,
+    write=write,
+    read_back=read_back,
+    usage=usage,
+)
