@@ -1,0 +1,50 @@
+"""What another epsilon of the LayerNorms does, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ibot_cli.weights.layouts.found import TimmNetwork
+from ibot_cli.weights.norm_epsilon import OURS
+from ibot_cli.weights.shapes import BackboneShape
+
+_PATCHES = 4  # of the image's side: the norms act on each token alone
+
+
+def epsilon_note(
+    network: BackboneShape | TimmNetwork, tensors: Mapping[str, Tensor], epsilon: float | None
+) -> tuple[str, ...]:
+    """A note with the largest difference of tokens over their largest value, on a random image.
+
+    Args:
+        network: That will be built; its norms have epsilon 1e-6.
+        tensors: That will fill it, `backbone.*`.
+        epsilon: Of the network that the tensors come from; None if it is the same.
+
+    Returns:
+        Empty without a difference, and where the tensors do not fit (which is an error elsewhere).
+    """
+    if epsilon is None or epsilon == OURS or not isinstance(network, BackboneShape):
+        return ()
+    with torch.random.fork_rng(devices=[]):
+        backbone = network.build().eval()
+    try:
+        backbone.load_state_dict({name.removeprefix("backbone."): value for name, value in tensors.items()})
+    except RuntimeError:
+        return ()
+    side = min(network.image_size, _PATCHES * backbone.stride)
+    images = torch.randn(1, network.channels, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = backbone(images)
+        for module in backbone.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = epsilon
+        theirs = backbone(images)
+    difference = float((ours - theirs).abs().max() / theirs.abs().max())
+    return (
+        f"Its norms have epsilon {epsilon:g}, those of ibot {OURS:g}: on a random image the tokens differ by"
+        f" {difference:.1e} of their largest value.",
+    )

@@ -1,0 +1,142 @@
+"""Folders of Hugging Face's transformers library: ViT, ViT-MAE, ViT-MSN, DINOv2, Swin; read without that library.
+
+Each `model_type` is checked for everything that our networks cannot be, so that nothing else is computed in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ibot_cli.core import swin
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.description import KEY
+from ibot_cli.weights.finetuned import ClassifierShape
+from ibot_cli.weights.layouts import dinov2
+from ibot_cli.weights.layouts.described import with_description
+from ibot_cli.weights.layouts.epsilon_note import epsilon_note
+from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
+from ibot_cli.weights.layouts.found import Found
+from ibot_cli.weights.layouts.huggingface_checks import architecture, check, refused, side_of
+from ibot_cli.weights.layouts.huggingface_names import translate
+from ibot_cli.weights.layouts.preprocessor import FILE, read_preparation
+from ibot_cli.weights.loaded import Which
+from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS, swin_at_epsilon
+from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.shapes import BackboneShape, backbone_shape
+
+_METHODS = {
+    "vit": None,
+    "vit_mae": "MAE",
+    "vit_msn": "MSN",
+    "dinov2": "DINOv2",
+    "dinov2_with_registers": "DINOv2",
+    "swin": None,
+}
+
+
+_EPSILON = 1e-12  # of those models whose configuration does not say it
+
+
+class _Opened(NamedTuple):
+    """A folder that was read; tensors in timm's names."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: dict[str, Tensor]
+    unused: tuple[str, ...]
+    mask_token: Tensor | None
+
+
+def matches(folder: Path) -> bool:
+    """Whether a folder has a config.json with a `model_type`."""
+    return "model_type" in read_json(folder / CONFIG)
+
+
+def read(folder: Path, which: Which, heads: int | None) -> Found:
+    """The backbone of such a folder; it holds one network, and says its heads itself.
+
+    Raises:
+        WeightsError: The model is of a kind or has layers that ours do not have, or its files are incomplete.
+    """
+    config = read_json(folder / CONFIG)
+    kind = str(config["model_type"])
+    if kind not in _METHODS:
+        raise WeightsError(
+            f"{folder} holds a {architecture(config)} (model_type {kind}), which ibot cannot read.",
+            f"Known are {', '.join(_METHODS)}.",
+        )
+    check(folder, config)
+    tensors, unused, mask_token = translate(read_tensors(folder), missing_bias=config.get("qkv_bias") is False)
+    opened = _Opened(folder, config, tensors, tuple(unused), mask_token)
+    if kind.startswith("dinov2"):
+        found = _dinov2(opened, which)
+    elif kind == "swin":
+        found = _swin(opened)
+    else:
+        found = _vit(opened)
+    return _with_preparation(found, opened)
+
+
+def _vit(opened: _Opened) -> Found:
+    tensors = {f"backbone.{name}": value for name, value in opened.tensors.items()}
+    shape = backbone_shape(tensors, {}, opened.config.get("num_attention_heads"))
+    return Found(
+        network=shape, tensors=tensors, unused=opened.unused, mask_token=opened.mask_token, origin=_origin(opened)
+    )
+
+
+def _swin(opened: _Opened) -> Found:
+    config = opened.config
+    # The norms of the patches and of the reductions have 1e-5, whatever the configuration says.
+    tensors = {f"backbone.{name}": value for name, value in swin_at_epsilon(opened.tensors, LIBRARIES, OURS).items()}
+    shape = backbone_shape(tensors, {}, None)
+    shape = replace(shape, image_size=side_of(config.get("image_size", shape.image_size)))
+    expected = swin.SIZES[shape.arch].heads
+    if tuple(config.get("num_heads", expected)) != expected:
+        raise refused(opened.folder, f"num_heads is {config['num_heads']}, here a {shape.arch} has {list(expected)}")
+    token = opened.mask_token
+    return Found(
+        network=shape,
+        tensors=tensors,
+        unused=opened.unused,
+        mask_token=None if token is None else token * (OURS / LIBRARIES) ** 0.5,  # it enters the stream like patches
+        origin=_origin(opened),
+    )
+
+
+def _dinov2(opened: _Opened, which: Which) -> Found:
+    """The names that the translation gives are those of DINOv2's own files."""
+    token = {} if opened.mask_token is None else {"mask_token": opened.mask_token}
+    heads = opened.config.get("num_attention_heads")
+    found = dinov2.read({**opened.tensors, **token}, opened.folder, which, heads)
+    return replace(found, unused=(*opened.unused, *found.unused), origin=_origin(opened), description=None, notes=())
+
+
+def _origin(opened: _Opened) -> Origin:
+    kind, made = str(opened.config["model_type"]), architecture(opened.config)
+    supervised = _METHODS[kind] is None and made.endswith("ForImageClassification")
+    return Origin(
+        layout=f"Hugging Face folder ({made})",
+        path=str(opened.folder),
+        method="supervised" if supervised else _METHODS[kind],
+        arguments=opened.config,
+    )
+
+
+def _with_preparation(found: Found, opened: _Opened) -> Found:
+    network, config = found.network, opened.config
+    assert not isinstance(network, ClassifierShape)
+    native = network.image_size if isinstance(network, BackboneShape) else int(network.kwargs["img_size"])
+    epsilon = None if config["model_type"] == "swin" else float(config.get("layer_norm_eps", _EPSILON))
+    notes = epsilon_note(network, found.tensors, epsilon)
+    preparation, told = read_preparation(opened.folder, int(config.get("num_channels", 3)), native)
+    if preparation is not None and preparation.image_size != native:
+        told = (*told, f"Images have {preparation.image_size} px, as {FILE} says; the positions are for {native} px.")
+    return with_description(
+        replace(found, preparation=preparation, notes=(*found.notes, *notes, *told)), config.get(KEY)
+    )
