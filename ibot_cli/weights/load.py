@@ -10,7 +10,7 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
 from ibot_cli.weights.assembly import assemble
 from ibot_cli.weights.files import read_weights_file
-from ibot_cli.weights.layouts import dinov2, mae, native, official, ours
+from ibot_cli.weights.layouts import dinov2, huggingface, mae, native, official, ours
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import LoadedBackbone, Which, weights_hash
 from ibot_cli.weights.origin import Origin
@@ -50,7 +50,10 @@ FILE_LAYOUTS = (
     FileLayout(mae.matches, mae.read),
     FileLayout(official.matches, official.read),
 )
-FOLDER_LAYOUTS = (FolderLayout(ours.matches_folder, ours.read_folder),)
+FOLDER_LAYOUTS = (
+    FolderLayout(ours.matches_folder, ours.read_folder),
+    FolderLayout(huggingface.matches, huggingface.read),
+)
 
 
 def load_weights(
