@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.onnx_form import ONNX
 from ibot_cli.weights.export.safetensors_form import SAFETENSORS
+from ibot_cli.weights.export.timm_form import TIMM
 from ibot_cli.weights.export.torch_export_form import TORCH_EXPORT
 
 __all__ = ["FORMS", "ExportOptions", "Form"]
@@ -14,5 +15,6 @@ __all__ = ["FORMS", "ExportOptions", "Form"]
 FORMS: Mapping[str, Form] = {
     "onnx": ONNX,
     "safetensors": SAFETENSORS,
+    "timm": TIMM,
     "torch-export": TORCH_EXPORT,
 }
