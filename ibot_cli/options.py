@@ -9,14 +9,11 @@ import typer
 
 from ibot_cli.errors import UsageError
 
-WeightsArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="WEIGHTS",
-        help="A run directory, a checkpoint of ours, an official iBOT or DINO file, or timm:NAME.",
-        show_default=False,
-    ),
-]
+WEIGHTS_HELP = (
+    "A run directory; a checkpoint or export of ours; a file of iBOT, DINO, DINOv2, BEiT, MAE or timm (.pth, "
+    ".safetensors); a folder of timm or Hugging Face; or timm:NAME."
+)
+WeightsArgument = Annotated[str, typer.Argument(metavar="WEIGHTS", help=WEIGHTS_HELP, show_default=False)]
 LabelledData = Annotated[
     str,
     typer.Argument(
@@ -45,8 +42,11 @@ Workers = Annotated[
 Heads = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Attention heads of a foreign checkpoint of unusual width.", min=1, show_default=False
+        metavar="N", help="Attention heads of a ViT of unusual width; no tensor shows them.", min=1, show_default=False
     ),
+]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Load the tensors that fit, report the others; at least half must fit.")
 ]
 Which = Annotated[Literal["teacher", "student"], typer.Option(help="The network of a checkpoint that holds both.")]
 Precision = Annotated[str, typer.Option(metavar="TYPE", help="Arithmetic of the feature pass: fp32 or bf16.")]
@@ -62,6 +62,14 @@ Sets = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="One setting, for example optim.lr=1e-3; may be repeated."),
 ]
 RunOut = Annotated[Path | None, typer.Option(metavar="DIR", help="The run directory to write.")]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WEIGHTS",
+        help="Start from trained weights: anything that WEIGHTS can be elsewhere.",
+        show_default=False,
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run no step.")]
 

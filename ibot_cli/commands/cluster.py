@@ -15,6 +15,7 @@ from ibot_cli.options import (
     Json,
     NoBaselines,
     NoCache,
+    Partial,
     Precision,
     Seed,
     WeightsArgument,
@@ -66,6 +67,7 @@ def cluster(
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Group images by the network's own prototypes and by k-means of its features.
 
@@ -90,7 +92,7 @@ def cluster(
     if figures is not None:
         check_figures(figures)
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, which=which, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
     options = ClusterOptions(
         restarts=restarts,
         spherical=spherical,
@@ -115,7 +117,14 @@ def cluster(
     if figures is not None:
         files = write_cluster_sheets(figures, found, most=max_figures)
         console.note(f"{len(files)} picture sheets are in {figures}.")
-    settings = {"k": ks, "split": split, "which": which, "heads": heads, "baselines": not no_baselines}
+    settings = {
+        "k": ks,
+        "split": split,
+        "which": which,
+        "heads": heads,
+        "partial": partial,
+        "baselines": not no_baselines,
+    }
     settings |= {name: getattr(options, name) for name in ("restarts", "spherical", "standardize", "seed", "precision")}
     path = record_evaluation(weights, "cluster", settings=settings, result=found.result)
     if path is not None and not json:

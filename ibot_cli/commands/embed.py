@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ibot_cli import console
-from ibot_cli.options import AnyData, Device, Heads, Json, NoCache, Precision, WeightsArgument, Workers
+from ibot_cli.options import AnyData, Device, Heads, Json, NoCache, Partial, Precision, WeightsArgument, Which, Workers
 
 
 def embed(
@@ -29,11 +29,13 @@ def embed(
     normalize: Annotated[bool, typer.Option("--normalize", help="Give each row length 1.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     precision: Precision = "fp32",
+    which: Which = "teacher",
     json: Json = False,
     no_cache: NoCache = False,
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Write the features of images to a file, with their paths and, where there are any, labels."""
     from ibot_cli.evaluate.embed import embed as library
@@ -49,7 +51,7 @@ def embed(
     parse_pooling(pooling)
     check_precision(precision)
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
     with stage_bars() as progress:
         result = library(
             loaded,

@@ -9,15 +9,18 @@ from typing import Annotated
 import typer
 
 from ibot_cli.options import (
+    WEIGHTS_HELP,
     ConfigFile,
     Device,
     DryRun,
     Heads,
     Json,
+    Partial,
     Preset,
     Resume,
     RunOut,
     Sets,
+    Which,
     Workers,
 )
 
@@ -27,7 +30,7 @@ def finetune(
         str | None,
         typer.Argument(
             metavar="WEIGHTS",
-            help="A run directory, a checkpoint of ours, an official iBOT or DINO file, or timm:NAME.",
+            help=WEIGHTS_HELP,
             show_default=False,
         ),
     ] = None,
@@ -57,7 +60,9 @@ def finetune(
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Skip the k-NN of raw pixels.")] = False,
     device: Device = None,
     workers: Workers = None,
+    which: Which = "teacher",
     heads: Heads = None,
+    partial: Partial = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -73,7 +78,7 @@ def finetune(
     request = FinetuneRequest(
         weights=weights, data=data, preset=preset, config=config, sets=sets or [], out=out, resume=resume,
         label_fraction=label_fraction, labels_per_class=labels_per_class, from_scratch=from_scratch, device=device,
-        workers=workers, heads=heads, baselines=not no_baselines, arguments=sys.argv,
+        workers=workers, heads=heads, which=which, partial=partial, baselines=not no_baselines, arguments=sys.argv,
     )  # fmt: skip
     request.check()
 

@@ -16,6 +16,7 @@ from ibot_cli.options import (
     LabelledData,
     NoBaselines,
     NoCache,
+    Partial,
     Precision,
     Seed,
     WeightsArgument,
@@ -47,6 +48,7 @@ def knn_eval(
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Classify images by their nearest neighbours in feature space.
 
@@ -67,7 +69,7 @@ def knn_eval(
     check_precision(precision)
     chosen = choose_device(None if device == "auto" else device)
     paths = [] if checkpoints is None else choose_checkpoints(weights, checkpoints)
-    loaded = load_weights(str(paths[-1]) if paths else weights, which=which, heads=heads)
+    loaded = load_weights(str(paths[-1]) if paths else weights, which=which, heads=heads, partial=partial)
     with stage_bars() as progress:
         found = evaluate_knn(
             loaded,
@@ -76,7 +78,7 @@ def knn_eval(
             temperatures=temperatures,
             baselines=not no_baselines,
             exclude_duplicates=exclude_duplicates,
-            curve=load_stops(paths, which),
+            curve=load_stops(paths, which, partial=partial),
             precision=precision,
             cache=not no_cache,
             device=chosen,
@@ -97,6 +99,7 @@ def knn_eval(
         "seed": seed,
         "baselines": not no_baselines,
         "heads": heads,
+        "partial": partial,
     }
     path = record_evaluation(weights, "knn-eval", settings=settings, result=found.result, correct=found.correct)
     if path is not None and not json:

@@ -16,6 +16,7 @@ from ibot_cli.options import (
     LabelledData,
     NoBaselines,
     NoCache,
+    Partial,
     Seed,
     WeightsArgument,
     Which,
@@ -65,6 +66,7 @@ def linear_probe(
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
+    partial: Partial = False,
     which: Which = "teacher",
 ) -> None:
     """Train linear classifiers on frozen features: the published sweep of 45 learning rates, all at once.
@@ -92,7 +94,7 @@ def linear_probe(
     }  # fmt: skip
     settings = ProbeSettings(poolings=parse_poolings(pooling or "cls"), **options)  # refuses before anything is loaded
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, which=which, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
     if pooling is None:
         settings = replace(settings, poolings=(published_pooling(loaded.backbone),))
     with distributed.process_group(), stage_bars() as progress:
@@ -102,7 +104,7 @@ def linear_probe(
     show(found.result)
     if json:
         console.emit_json(found.result)
-    asked = {**settings.plain(), "which": which, "heads": heads, "baselines": not no_baselines}
+    asked = {**settings.plain(), "which": which, "heads": heads, "partial": partial, "baselines": not no_baselines}
     path = record_evaluation(weights, "linear-probe", settings=asked, result=found.result, correct=found.correct)
     if path is not None and not json:
         console.note(f"Recorded in {path}.")

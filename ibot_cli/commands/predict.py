@@ -10,12 +10,17 @@ import typer
 
 from ibot_cli import console
 from ibot_cli.errors import DataError, UsageError
-from ibot_cli.options import Device, Workers
+from ibot_cli.options import Device, Heads, Partial, Workers
 
 
 def predict(
     weights: Annotated[
-        str, typer.Argument(metavar="WEIGHTS", help="A run or checkpoint of `ibot finetune`.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="A run or checkpoint of `ibot finetune`, or another file with a classifier.",
+            show_default=False,
+        ),
     ],
     images: Annotated[
         list[str],
@@ -32,6 +37,8 @@ def predict(
     ] = None,
     device: Device = None,
     workers: Workers = None,
+    heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Classify images with a fine-tuned run: a CSV line each, with the probability of every class.
 
@@ -49,7 +56,7 @@ def predict(
     from ibot_cli.weights.load import load_weights
 
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights)
+    loaded = load_weights(weights, heads=heads, partial=partial)
     library.classifier_of(loaded)
     source = library.open_images(images, loaded.channels)
     with stage_bars() as progress:

@@ -16,6 +16,7 @@ from ibot_cli.options import (
     Json,
     NoBaselines,
     NoCache,
+    Partial,
     Precision,
     WeightsArgument,
     Which,
@@ -66,6 +67,7 @@ def retrieve(
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Find the nearest images of each query, score them against labels, or list duplicates.
 
@@ -105,7 +107,7 @@ def retrieve(
         cache=not no_cache,
         backend=backend,
     )
-    loaded = load_weights(weights, which=which, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
     output = Output(out=out, sheet=sheet, rows=rows, json=json)
     if duplicates:
         with stage_bars() as progress:
@@ -133,7 +135,15 @@ def retrieve(
     show_neighbours(result, found, gallery, output)
     if result.mean_average_precision is None:
         return
-    settings = {"k": k, "pooling": pooling, "split": split, "precision": precision, "which": which, "heads": heads}
+    settings = {
+        "k": k,
+        "pooling": pooling,
+        "split": split,
+        "precision": precision,
+        "which": which,
+        "heads": heads,
+        "partial": partial,
+    }
     path = record_evaluation(weights, "retrieve", settings=settings | {"baselines": not no_baselines}, result=result)
     if path is not None and not json:
         console.note(f"Recorded in {path}.")

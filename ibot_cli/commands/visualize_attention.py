@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ibot_cli import console
-from ibot_cli.options import Device, Heads, Json, Seed, WeightsArgument, Which
+from ibot_cli.options import Device, Heads, Json, Partial, Seed, WeightsArgument, Which
 
 
 def visualize_attention(
@@ -63,6 +63,7 @@ def visualize_attention(
     seed: Seed = 0,
     device: Device = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Draw what the last block attends to: the image, all heads in colours, and each head.
 
@@ -86,7 +87,7 @@ def visualize_attention(
     folder = default_folder(weights) if out is None else out
     check_attention_folder(folder)
     instead = ", in place of the earlier ones" if any(folder.glob("*")) else ""
-    loaded = load_weights(weights, which=which, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
     with stage_bars() as progress:
         found = draw_attention(folder, loaded, images, options, progress=progress)
     for text in (*loaded.notes, *found.notes):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ibot_cli import console
-from ibot_cli.options import Device, Heads, Json, Precision, Seed, WeightsArgument, Which
+from ibot_cli.options import Device, Heads, Json, Partial, Precision, Seed, WeightsArgument, Which
 
 
 def visualize_correspondence(
@@ -61,6 +61,7 @@ def visualize_correspondence(
     seed: Seed = 0,
     device: Device = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Draw which patches match: those that are each other's nearest by the cosine of their features.
 
@@ -85,7 +86,9 @@ def visualize_correspondence(
     if second is not None:
         check_two_files(first, second)
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, which=which, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
+    for text in loaded.notes:
+        console.warn(text)
     if second is not None:
         matches, seen = match_images(loaded, (first, second), size=size, device=chosen, precision=precision)
         write_picture(picture, image_figure(matches, seen, num=num))
@@ -112,7 +115,7 @@ def visualize_correspondence(
     if json:
         console.emit_json(found)
     console.note(f"The picture is {picture}.")
-    settings = {"images": images, "which": which, "heads": heads, "baselines": not no_baselines}
+    settings = {"images": images, "which": which, "heads": heads, "partial": partial, "baselines": not no_baselines}
     settings |= {name: getattr(options, name) for name in ("pairs", "size", "scale", "changes", "seed", "precision")}
     if not subject.single:
         record_evaluation(weights, "visualize-correspondence", settings=settings, result=found.figures())

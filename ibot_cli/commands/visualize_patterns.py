@@ -14,6 +14,7 @@ from ibot_cli.options import (
     Heads,
     Json,
     NoBaselines,
+    Partial,
     Precision,
     Seed,
     WeightsArgument,
@@ -74,6 +75,7 @@ def visualize_patterns(
     device: Device = None,
     workers: Workers = None,
     heads: Heads = None,
+    partial: Partial = False,
 ) -> None:
     """Show the patches that a network's head puts into the same prototype, and how well they agree with labels.
 
@@ -96,7 +98,7 @@ def visualize_patterns(
     folder = default_folder(weights, kind) if out is None else out
     check_pattern_folder(folder)
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, which=which, heads=heads)
+    loaded = load_weights(weights, which=which, heads=heads, partial=partial)
     options = PatternOptions(
         kind=kind,
         top_k=top_k,
@@ -117,6 +119,7 @@ def visualize_patterns(
         "split": split,
         "which": which,
         "heads": heads,
+        "partial": partial,
         "num_patterns": num_patterns,
         "prototypes": named,
         "seed": seed,

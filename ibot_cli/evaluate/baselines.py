@@ -130,7 +130,9 @@ def random_weights(loaded: LoadedBackbone, seed: int) -> LoadedBackbone:
         scale=None,
         description=f"random weights (seed {seed})",
         weights_hash=weights_hash(network),
+        mask_token=None,
         unused=(),
+        missing=(),
         notes=[],
     )
 
@@ -158,7 +160,9 @@ def raw_pixels(loaded: LoadedBackbone) -> LoadedBackbone:
         classifier=None,
         classes=None,
         scale=None,
+        mask_token=None,
         unused=(),
+        missing=(),
         notes=[],
     )
 

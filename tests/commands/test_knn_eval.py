@@ -179,6 +179,7 @@ def test_evaluations_of_a_run_are_recorded(training: Path, images: str) -> None:
         "seed": 0,
         "baselines": False,
         "heads": None,
+        "partial": False,
     }
     right = correctness(first)
     assert right is not None and len(right) == 4 and np.mean(right) == first["result"]["top1"]

@@ -201,7 +201,7 @@ def _notes(
     rows: Sequence[ClusterRow],
     baselines: Sequence[ClusterBaseline],
 ) -> list[str]:
-    notes = [*table.notes, *each_left_out(table.bad)]
+    notes = [*loaded.notes, *table.notes, *each_left_out(table.bad)]
     if loaded.head is None:
         notes.append("These weights have no projection head, so there are no prototypes to cluster by.")
     if excuse is not None:

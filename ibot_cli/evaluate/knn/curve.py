@@ -26,12 +26,13 @@ class Stop:
     loaded: LoadedBackbone
 
 
-def load_stops(paths: Iterable[Path], which: Which = "teacher") -> Iterator[Stop]:
+def load_stops(paths: Iterable[Path], which: Which = "teacher", *, partial: bool = False) -> Iterator[Stop]:
     """Load checkpoints one at a time, so that only one network is in memory.
 
     Args:
         paths: Checkpoint files of a run.
         which: The network of a checkpoint that holds two.
+        partial: As for `ibot_cli.weights.load.load_weights`.
 
     Raises:
         RunError: A file cannot be read.
@@ -42,4 +43,4 @@ def load_stops(paths: Iterable[Path], which: Which = "teacher") -> Iterator[Stop
             found = checkpoint.load(path)
         except checkpoint.UnreadableCheckpointError as error:
             raise RunError(error.message, "Name the steps of the other checkpoints instead.") from error
-        yield Stop(found.step, found.epoch, from_checkpoint(found, which))
+        yield Stop(found.step, found.epoch, from_checkpoint(found, which, partial=partial))

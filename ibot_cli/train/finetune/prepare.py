@@ -28,7 +28,7 @@ from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place
 from ibot_cli.train.plan import known
 from ibot_cli.train.resume import refuse_changes, require_task, resume_warnings, stored_data
 from ibot_cli.weights.finetuned import TASK, unpack
-from ibot_cli.weights.load import LoadedBackbone, load_weights
+from ibot_cli.weights.load import LoadedBackbone, Which, load_weights
 from ibot_cli.weights.trainable import Trainable, trainable
 
 
@@ -39,6 +39,8 @@ class Origin:
     Attributes:
         weights: WEIGHTS, so that they are found from any working directory.
         heads: `--heads`.
+        which: `--which`.
+        partial: `--partial`.
         description: The weights in words.
         weights_hash: sha256 of their tensors.
         architecture: Says exactly what their backbone is.
@@ -49,6 +51,8 @@ class Origin:
     description: str
     weights_hash: str
     architecture: str
+    which: Which = "teacher"
+    partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     weights, data = known(request.weights), known(request.data)
     if request.out is not None:
         check_place(request.out)
-    loaded = load_weights(weights, heads=request.heads)
+    loaded = load_weights(weights, which=request.which, heads=request.heads, partial=request.partial)
     split = open_labelled(data, channels=loaded.channels)
     parts = trainable(loaded)
     preset, why = choose_preset(request, len(split.train.labels), parts.shape)
@@ -121,6 +125,8 @@ def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     origin = Origin(
         weights=weights if weights.startswith("timm:") else str(Path(weights).expanduser().absolute()),
         heads=request.heads,
+        which=request.which,
+        partial=request.partial,
         description=loaded.description,
         weights_hash=loaded.weights_hash,
         architecture=repr(parts.shape),
@@ -204,7 +210,12 @@ def _start_again(
         RunError: Other weights were named than the run began with.
     """
     if request.weights is not None or checkpoint is None:
-        loaded = load_weights(request.weights or origin.weights, heads=request.heads or origin.heads)
+        loaded = load_weights(
+            request.weights or origin.weights,
+            which=origin.which,
+            heads=request.heads or origin.heads,
+            partial=request.partial or origin.partial,
+        )
         parts = trainable(loaded)
         _require_same_weights(run, origin, loaded, parts)
         if checkpoint is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import Resolution, resolve
@@ -32,6 +32,8 @@ class FinetuneRequest:
     device: str | None = None
     workers: int | None = None
     heads: int | None = None
+    which: Literal["teacher", "student"] = "teacher"
+    partial: bool = False
     baselines: bool = True
     arguments: Sequence[str] = field(default_factory=list)
 

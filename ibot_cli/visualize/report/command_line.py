@@ -10,27 +10,27 @@ from typing import Any
 from ibot_cli.evaluate.linear.grid import PUBLISHED_RATES
 from ibot_cli.visualize.report.record import RunRecord
 
-_SWITCHES = frozenset({"--resume", "--dry-run", "--json", "--no-baselines", "--from-scratch"})
+_SWITCHES = frozenset({"--resume", "--dry-run", "--json", "--no-baselines", "--from-scratch", "--partial"})
 _NAMES = {"poolings": "pooling"}  # recorded under another name than the option's
 _ALWAYS = object()  # what it is when it is left out depends on the network
 # What an option of an evaluation is when it is left out, by recorded name.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "knn-eval": {
         "k": [10, 20, 100, 200], "temperature": [0.07], "checkpoints": None, "exclude_duplicates": False,
-        "precision": "fp32", "which": "teacher", "seed": 0, "baselines": True, "heads": None,
+        "precision": "fp32", "which": "teacher", "seed": 0, "baselines": True, "heads": None, "partial": False,
     },
     "linear-probe": {
         "solver": "sgd", "poolings": _ALWAYS, "lrs": list(PUBLISHED_RATES), "all_optimizers": False, "epochs": 100,
         "batch_size": 128, "holdout": 0.1, "seed": 0, "augment": False, "flip": _ALWAYS, "precision": "fp32",
-        "which": "teacher", "heads": None, "baselines": True,
+        "which": "teacher", "heads": None, "partial": False, "baselines": True,
     },
     "cluster": {
-        "k": None, "split": "auto", "which": "teacher", "heads": None, "baselines": True, "restarts": 10,
-        "spherical": True, "standardize": True, "seed": 0, "precision": "fp32",
+        "k": None, "split": "auto", "which": "teacher", "heads": None, "partial": False, "baselines": True,
+        "restarts": 10, "spherical": True, "standardize": True, "seed": 0, "precision": "fp32",
     },
     "retrieve": {
         "k": 10, "pooling": "cls", "split": "auto", "precision": "fp32", "which": "teacher", "heads": None,
-        "baselines": True,
+        "partial": False, "baselines": True,
     },
 }  # fmt: skip
 
@@ -87,6 +87,8 @@ def again(run: RunRecord) -> str:
         origin = run.data.get("origin") or {}
         words.insert(2, str(origin.get("weights", "WEIGHTS")))
         words += ["--heads", str(origin["heads"])] if origin.get("heads") else []
+        words += ["--which", "student"] if origin.get("which") == "student" else []
+        words += ["--partial"] if origin.get("partial") else []
     return shlex.join(words)
 
 
