@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ibot_cli.weights.export.agreement import Agreement
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Subject
 
@@ -20,6 +21,7 @@ class Measured:
     tolerance: float
     other_size: int | None
     elsewhere: Mapping[str, float] | None
+    agreement: Agreement | None
 
 
 def model_card(subject: Subject, form: Form, options: ExportOptions, measured: Measured, usage: str) -> str:

@@ -7,18 +7,23 @@ import importlib.util
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.runs.durable import sync_directory
 from ibot_cli.runs.filled_folder import filled_folder
+from ibot_cli.weights.export.agreement import Agreement, cosines
 from ibot_cli.weights.export.card import CARD, Measured, model_card
-from ibot_cli.weights.export.compare import Images, compare
+from ibot_cli.weights.export.compare import Images, Network, compare
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Subject
 
+Judge = Callable[[Network], Agreement]
 NEEDED = {"hf": ("transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
 
 
@@ -36,6 +41,7 @@ class ExportResult:
         tolerance: What they had to stay below.
         other_size: Side in pixels of the other comparison; None where the form takes one size only.
         elsewhere: As `differences` at `other_size`, where the target's own position interpolation counts.
+        agreement: Accuracy and cosine on data, before and after; None for fp32.
         usage: Python lines that open it.
         notes: What the user should be told.
     """
@@ -49,6 +55,7 @@ class ExportResult:
     tolerance: float
     other_size: int | None
     elsewhere: Mapping[str, float] | None
+    agreement: Agreement | None
     usage: str
     notes: tuple[str, ...]
 
@@ -104,7 +111,9 @@ def check_place(form: Form, out: Path) -> None:
         raise UsageError(f"--out {out} is a folder with files in it.", f"{_places(form)} Nothing is overwritten.")
 
 
-def export(subject: Subject, form: Form, out: Path, options: ExportOptions, images: Images) -> ExportResult:
+def export(
+    subject: Subject, form: Form, out: Path, options: ExportOptions, images: Images, judge: Judge | None = None
+) -> ExportResult:
     """Write one form; nothing is left at `out` unless it was read back and is the same network.
 
     Args:
@@ -113,6 +122,8 @@ def export(subject: Subject, form: Form, out: Path, options: ExportOptions, imag
         out: A new or empty folder, or a path that ends as the form's single file does.
         options: What else was chosen.
         images: The images of the comparison; see `comparison_images`.
+        judge: Compares what was read back with the network on data, where the precision is not fp32; see
+            `ibot_cli.evaluate.exported.agreement_on`. Without it the images of the comparison are used.
 
     Raises:
         UsageError: See `check_export`.
@@ -123,7 +134,7 @@ def export(subject: Subject, form: Form, out: Path, options: ExportOptions, imag
     form.check(subject, options)
     with _place(form, out) as folder:
         form.write(subject, folder, options)
-        measured = _measured(subject, form, folder, options, images)
+        measured = _measured(subject, form, folder, options, images, judge)
         opened = out if form.file is None or is_single_file(form, out) else out / form.file
         card = model_card(subject, form, options, measured, form.usage(subject, opened.name))
         (folder / CARD).write_text(card, encoding="utf-8")
@@ -140,12 +151,15 @@ def export(subject: Subject, form: Form, out: Path, options: ExportOptions, imag
         tolerance=measured.tolerance,
         other_size=measured.other_size,
         elsewhere=measured.elsewhere,
+        agreement=measured.agreement,
         usage=form.usage(subject, str(opened)),
         notes=tuple(subject.loaded.notes),
     )
 
 
-def _measured(subject: Subject, form: Form, folder: Path, options: ExportOptions, images: Images) -> Measured:
+def _measured(
+    subject: Subject, form: Form, folder: Path, options: ExportOptions, images: Images, judge: Judge | None
+) -> Measured:
     opened, batch = form.read_back(folder), images(subject.image_size)
     differences = compare(subject.network, opened, batch)
     tolerance = form.reduced.get(options.precision, form.tolerance)
@@ -154,7 +168,9 @@ def _measured(subject: Subject, form: Form, folder: Path, options: ExportOptions
         raise ExportError(
             f"The exported {form.name} is not the network it came from: `{name}` differs by {worst:.1e} of its largest "
             f"value on {len(batch)} images; the tolerance is {tolerance:.0e}.",
-            "Nothing was written. Please report this with the command and the versions of the libraries.",
+            "Nothing was written. Please report this with the command and the versions of the libraries."
+            if options.precision == "fp32"
+            else f"Nothing was written. The network does not bear {options.precision}; export it in fp32.",
         )
     other = _other_size(subject) if form.resizes else None
     return Measured(
@@ -163,7 +179,19 @@ def _measured(subject: Subject, form: Form, folder: Path, options: ExportOptions
         tolerance=tolerance,
         other_size=other,
         elsewhere=None if other is None else compare(subject.network, opened, images(other)),
+        agreement=None if options.precision == "fp32" else (judge or _judged_by(subject, batch))(opened),
     )
+
+
+def _judged_by(subject: Subject, batch: Tensor) -> Judge:
+    """By the features of a few images alone."""
+
+    def judge(opened: Network) -> Agreement:
+        with torch.no_grad():
+            mean, least = cosines(subject.network(batch)["cls"], opened(batch)["cls"])
+        return Agreement(data="the comparison", num_images=len(batch), cosine_mean=mean, cosine_least=least)
+
+    return judge
 
 
 def _other_size(subject: Subject) -> int | None:
