@@ -36,6 +36,10 @@ class ExportOptions:
     student: LoadedBackbone | None = None
 
 
+def _no_notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """One value of `--to`.
@@ -51,6 +55,9 @@ class Form:
         read_back: Opens that folder with the target's own library; the result takes normalised images
             `[B, C, H, W]` and gives outputs by the names of `Reference.forward`, as many as the form has.
         usage: Python lines that open it; the second argument is the path.
+        notes: What the user should be told about what the form leaves out.
+        takes_both: Of forms that hold student and teacher: whether their heads, given the teacher and the student,
+            go with them; None for forms of one network.
         resizes: Whether what was read back takes images of other sizes, by the target's own position interpolation.
         tolerance: Largest relative difference in fp32.
         reduced: The tolerance of every other precision that the form has.
@@ -65,6 +72,8 @@ class Form:
     write: Callable[[Subject, Path, ExportOptions], None]
     read_back: Callable[[Path], Callable[[Tensor], dict[str, Tensor]]]
     usage: Callable[[Subject, str], str]
+    notes: Callable[[Subject, ExportOptions], tuple[str, ...]] = _no_notes
+    takes_both: Callable[[LoadedBackbone, LoadedBackbone], bool] | None = None
     resizes: bool = False
     tolerance: float = TOLERANCE
     reduced: Mapping[str, float] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.official_form import OFFICIAL
 from ibot_cli.weights.export.onnx_form import ONNX
 from ibot_cli.weights.export.safetensors_form import SAFETENSORS
 from ibot_cli.weights.export.timm_form import TIMM
@@ -17,4 +18,5 @@ FORMS: Mapping[str, Form] = {
     "safetensors": SAFETENSORS,
     "timm": TIMM,
     "torch-export": TORCH_EXPORT,
+    "official": OFFICIAL,
 }

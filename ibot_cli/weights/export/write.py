@@ -153,7 +153,7 @@ def export(
         elsewhere=measured.elsewhere,
         agreement=measured.agreement,
         usage=form.usage(subject, str(opened)),
-        notes=tuple(subject.loaded.notes),
+        notes=(*subject.loaded.notes, *form.notes(subject, options)),
     )
 
 

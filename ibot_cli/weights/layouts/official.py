@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
+from ibot_cli.weights.description import KEY, parse
 from ibot_cli.weights.files import read_weights_file
+from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import Origin, plain_arguments
-from ibot_cli.weights.shapes import backbone_shape
+from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.strangers import stranger
 from ibot_cli.weights.teacher_scale import loss_state, official_scale
 
@@ -44,11 +46,14 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
     """
     state = select_network(content, which, path)
     _refuse_strangers(state, path)
-    shape = backbone_shape(state.tensors, state.arguments, heads)
+    exported = content.get(KEY) or state.arguments.get(KEY)
+    shape = (
+        backbone_shape(state.tensors, state.arguments, heads) if exported is None else _exported_shape(state, exported)
+    )
     networks = tuple(name for name in ("student", "teacher") if isinstance(content.get(name), Mapping))
     epoch = content.get("epoch")
     method = _method(content, state)
-    return Found(
+    found = Found(
         network=shape,
         tensors=state.tensors,
         unused=tuple(state.unused),
@@ -66,6 +71,7 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
             arguments=state.arguments,
         ),
     )
+    return found if exported is None else _exported(found, exported)
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,23 @@ def official_objective_state(path: Path) -> dict[str, Tensor]:
         )
     centers = {"center": loss["center"], "patch_center": loss.get("center2")}
     return {key: value.float().reshape(1, -1) for key, value in centers.items() if isinstance(value, Tensor)}
+
+
+def _exported_shape(state: OfficialState, text: str) -> BackboneShape:
+    """What `ibot export` says of sizes that no tensor shows: heads, and the images of a Swin."""
+    shape = parse(text).shape
+    if shape is None:
+        raise WeightsError("The file does not say which network it holds.", "Export it again with `ibot export`.")
+    return replace(shape, mask_token="backbone.masked_embed" in state.tensors)
+
+
+def _exported(found: Found, text: str) -> Found:
+    """With what `ibot export` says; of the networks it describes the teacher, but the file may hold both."""
+    described = with_description(found, text)
+    if not found.origin.networks:
+        return described
+    origin = replace(described.origin, networks=found.origin.networks, which=found.origin.which)
+    return replace(described, origin=origin)
 
 
 def _method(content: Mapping[str, Any], state: OfficialState) -> str | None:
