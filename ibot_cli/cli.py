@@ -14,6 +14,7 @@ from ibot_cli.commands.cluster import cluster
 from ibot_cli.commands.compare import compare
 from ibot_cli.commands.embed import embed
 from ibot_cli.commands.finetune import finetune
+from ibot_cli.commands.inspect import inspect
 from ibot_cli.commands.knn_eval import knn_eval
 from ibot_cli.commands.linear_probe import linear_probe
 from ibot_cli.commands.predict import predict
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "finetune": finetune,
     "predict": predict,
     "embed": embed,
+    "inspect": inspect,
     "compare": compare,
     "visualize-patterns": visualize_patterns,
     "visualize-attention": visualize_attention,
@@ -97,6 +99,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot report runs/photos",
         "ibot report runs/photos --data photos/ --out photos.html --title 'Photos, first try'",
         "ibot report runs/photos --no-samples",
+    ),
+    "inspect": (
+        "ibot inspect runs/photos",
+        "ibot inspect downloaded.pth --data photos/ --json",
+        "ibot inspect downloaded.pth --config > config.yaml",
     ),
     "embed": (
         "ibot embed runs/photos photos/ --out features.npy",

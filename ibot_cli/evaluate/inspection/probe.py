@@ -1,0 +1,131 @@
+"""What a network makes of a few real images, beside networks of the same shape with random weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ibot_cli.core.heads import Head
+from ibot_cli.data.sources import Source, open_source
+from ibot_cli.data.transform import eval_transform
+from ibot_cli.errors import DataError
+from ibot_cli.evaluate.features import extract
+from ibot_cli.evaluate.inspection.spread import Answers, Spread, answers_of, mean_of, spread_of
+from ibot_cli.weights.loaded import LoadedBackbone
+from ibot_cli.weights.shapes import build_head
+
+MOST_IMAGES, LEAST_IMAGES = 64, 16
+MOST_DRAWS = 3
+_WORK = 5e11  # multiplications per network: all images up to ViT-S at 224 px, a few seconds on two cores
+EMBEDDED = {1: "builtin:digits", 3: "builtin:photos"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Answers to real images.
+
+    Attributes:
+        data: The images, as the user names them.
+        draws: Networks of random weights that the others are means over.
+        features: Of the class tokens (or what stands for them); None if they are not finite.
+        random_features: The same of random weights.
+        answers: Of the projection head; None without one.
+        random_answers: The same of random weights, with a random head.
+        not_finite: Images whose features hold NaN or infinite numbers.
+        predicted: Classes that a classifier puts first for some image; None without a classifier.
+    """
+
+    data: str
+    draws: int
+    features: Spread | None
+    random_features: Spread
+    answers: Answers | None
+    random_answers: Answers | None
+    not_finite: int
+    predicted: int | None
+
+
+def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
+    """Look at up to 64 images; fewer where the network is large.
+
+    Args:
+        loaded: The network; nothing in it changes.
+        data: Images; the embedded photographs (digits for one channel) if None.
+
+    Returns:
+        The answers, or why there are none.
+
+    Raises:
+        DataError: `data` cannot be read, or has less than two readable images.
+    """
+    data = data or EMBEDDED.get(loaded.channels)
+    if data is None:
+        return f"there are no embedded images of {loaded.channels} channels"
+    work = _work(loaded)
+    source = open_source(data, channels=loaded.channels, split="all")
+    wanted = max(LEAST_IMAGES, min(MOST_IMAGES, int(_WORK / work)))
+    index = np.unique(np.linspace(0, len(source) - 1, min(wanted, len(source))).round().astype(np.int64))
+    draws = max(1, min(MOST_DRAWS, int(_WORK / (work * len(index)))))
+    features = _features(loaded.backbone, loaded, source, index)
+    if len(features) < 2:
+        raise DataError(f"{data} has less than two readable images; features cannot be compared.", "Name more images.")
+    finite = bool(torch.isfinite(features).all())
+    random = [_random(loaded, source, index, seed) for seed in range(draws)]
+    heads = [each for _, each in random if each is not None]
+    return Probe(
+        data=source.name,
+        draws=draws,
+        features=spread_of(features) if finite else None,
+        random_features=mean_of([each for each, _ in random]),
+        answers=_answers(loaded.head, features, loaded) if finite and loaded.head is not None else None,
+        random_answers=mean_of(heads) if heads else None,
+        not_finite=int((~torch.isfinite(features).all(dim=1)).sum()),
+        predicted=_predicted(loaded, features) if finite else None,
+    )
+
+
+def _features(backbone: nn.Module, loaded: LoadedBackbone, source: Source, index: np.ndarray) -> Tensor:
+    with torch.no_grad():
+        return extract(backbone, source, eval_transform(*loaded.preparation), index=index, batch_size=16).cls
+
+
+def _random(loaded: LoadedBackbone, source: Source, index: np.ndarray, seed: int) -> tuple[Spread, Answers | None]:
+    """A network and a head of the same shapes with fresh weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        backbone = loaded.rebuild()
+        head = None if loaded.head is None else _fresh_head(loaded.head)
+    features = _features(backbone.eval(), loaded, source, index)
+    return spread_of(features), None if head is None else _answers(head, features, loaded)
+
+
+def _fresh_head(head: Head) -> Head | None:
+    relu = any(isinstance(layer, nn.ReLU) for layer in head.mlp)
+    named = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    fresh = build_head(named, "relu" if relu else "gelu")
+    return None if fresh is None else fresh.eval()
+
+
+def _answers(head: Head, features: Tensor, loaded: LoadedBackbone) -> Answers:
+    return answers_of(head, features, None if loaded.scale is None else loaded.scale.cls_temp)
+
+
+@torch.no_grad()
+def _predicted(loaded: LoadedBackbone, features: Tensor) -> int | None:
+    """The features are what the classifier's last layers see."""
+    classifier = loaded.classifier
+    if classifier is None:
+        return None
+    scores: Tensor = classifier.head(features if classifier.projection is None else classifier.projection(features))
+    return len(scores.argmax(dim=-1).unique())
+
+
+def _work(loaded: LoadedBackbone) -> float:
+    """About how many multiplications an image takes: each parameter once per token."""
+    stride = getattr(loaded.backbone, "stride", None) or 16
+    tokens = math.ceil(loaded.image_size / stride) ** 2
+    return float(sum(parameter.numel() for parameter in loaded.backbone.parameters()) * tokens)

@@ -1,0 +1,200 @@
+"""From measured signs to a verdict in words.
+
+The thresholds stand where networks that are known lie apart; `docs/guides/weights.md` has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ibot_cli.evaluate.inspection.probe import Probe
+from ibot_cli.evaluate.inspection.signs import STRUCTURED, Signs
+from ibot_cli.evaluate.inspection.spread import Answers, Spread
+
+State = Literal["trained", "random", "collapsed", "broken", "incomplete", "unclear"]
+
+EQUAL_COSINE = 0.99
+NARROW = 0.6  # of the deviation of random weights
+FEW_DIRECTIONS = 0.85  # of their effective rank
+MORE_DIRECTIONS = 1.15
+SILENT = 0.2  # of the information in the answers of a random head
+FEW_CHOICES = 0.5  # of the prototypes that a random head puts first
+SMALL_SHIFT = 0.01  # of layer norms; what a few epochs do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What weights are worth.
+
+    Attributes:
+        state: In one word.
+        text: In a sentence.
+        reasons: Sentences, each with a measured number.
+    """
+
+    state: State
+    text: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that a verdict hangs on.
+
+    Attributes:
+        faults: Of `find_faults`.
+        missing: Names that the file should have and has not, or in another shape.
+        total: Tensors of the network.
+        signs: None where numbers are not finite.
+        probe: Answers to images; None without.
+        unprobed: Why there are none.
+        steps: Optimiser steps that the file tells of; None if it does not.
+        classifier: Whether the weights were fine-tuned; such features need no more directions than there are classes.
+    """
+
+    faults: Sequence[str]
+    missing: Sequence[str]
+    total: int
+    signs: Signs | None
+    probe: Probe | None
+    unprobed: str | None
+    steps: int | None
+    classifier: bool
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict: what is broken comes first, then what is missing, then what was learnt."""
+    faults = [*evidence.faults, *_answer_faults(evidence.probe)]
+    if faults:
+        return Verdict(state="broken", text="Broken: these numbers are no working network.", reasons=tuple(faults))
+    if evidence.missing:
+        return _incomplete(evidence)
+    signs, probe = evidence.signs, evidence.probe
+    if signs is None or signs.structure is None:
+        text = "Cannot tell: there is no matrix large enough to be told from random numbers."
+        return Verdict(state="unclear", text=text, reasons=tuple(_seen(probe)))
+    weights = _weight_reasons(signs)
+    if signs.structure < STRUCTURED:
+        return _untrained(evidence, signs, [*weights, *_seen(probe)])
+    return _structured(evidence, signs, weights)
+
+
+def _answer_faults(probe: Probe | None) -> list[str]:
+    if probe is None or not probe.not_finite:
+        return []
+    return [f"{probe.not_finite} of the images of {probe.data} give features that are NaN or infinite."]
+
+
+def _incomplete(evidence: Evidence) -> Verdict:
+    count = len(evidence.missing)
+    return Verdict(
+        state="incomplete",
+        text="Incomplete: the file does not hold the whole network. --partial loads what there is.",
+        reasons=(f"{count} of the {evidence.total} tensors of the network are missing or of another shape.",),
+    )
+
+
+def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[str]) -> Verdict:
+    """Most matrices cannot be told from random numbers."""
+    untouched = signs.norms > 0 and signs.untouched_norms == signs.norms
+    shift = signs.norm_shift or 0.0
+    if untouched and not signs.structured:
+        text = "Random: these are the weights of a network before training."
+        return Verdict(state="random", text=text, reasons=tuple(reasons))
+    if signs.structured or (0 < shift < SMALL_SHIFT) or evidence.steps:
+        steps = f" {evidence.steps:,} steps were done, but they" if evidence.steps else " They"
+        text = f"Cannot tell; hardly trained, if at all:{steps} left few traces in the weights."
+        return Verdict(state="unclear", text=text, reasons=tuple(reasons))
+    text = "Random: the matrices are random numbers, although the norms are not where networks start."
+    return Verdict(state="random", text=text, reasons=tuple(reasons))
+
+
+def _structured(evidence: Evidence, signs: Signs, weights: Sequence[str]) -> Verdict:
+    """The weights were trained; whether to any good is for the answers to images to say."""
+    probe = evidence.probe
+    if probe is None or probe.features is None:
+        why = f" ({evidence.unprobed})" if evidence.unprobed else ""
+        text = f"Trained, by its weights. Whether it collapsed was not looked at{why}."
+        return Verdict(state="trained", text=text, reasons=tuple(weights))
+    reasons = (*weights, *_seen(probe))
+    collapse = _collapse(probe, evidence.classifier)
+    if collapse is not None:
+        return Verdict(state="collapsed", text=collapse, reasons=reasons)
+    ratio = probe.features.effective_rank / max(probe.random_features.effective_rank, 1e-9)
+    if ratio < MORE_DIRECTIONS and not evidence.classifier:
+        less = "fewer directions than" if ratio < FEW_DIRECTIONS else "no more directions than"
+        text = (
+            f"Cannot tell: the weights were trained, but features of {probe.data} spread over {less} those of random "
+            "weights. --data with images like those of the training says more."
+        )
+        return Verdict(state="unclear", text=text, reasons=reasons)
+    return Verdict(state="trained", text="Trained, and different images get different features.", reasons=reasons)
+
+
+def _collapse(probe: Probe, classifier: bool) -> str | None:
+    """What collapsed, or None."""
+    features, random = probe.features, probe.random_features
+    assert features is not None
+    if features.cosine > EQUAL_COSINE and features.deviation < NARROW * random.deviation:
+        return "Collapsed: different images get almost the same features, more so than with random weights."
+    answers, before = probe.answers, probe.random_answers
+    if classifier:
+        silent = probe.predicted == 1 and features.images >= 8
+        return "Collapsed: every image is put into the same class." if silent and features.cosine > 0.9 else None
+    if answers is None or before is None:
+        return None
+    if answers.information < SILENT * before.information:
+        return "Collapsed: the head answers every image alike, more so than a random one."
+    few = features.effective_rank < FEW_DIRECTIONS * random.effective_rank
+    if few and answers.first_choices < FEW_CHOICES * before.first_choices:
+        return (
+            "Collapsed to few prototypes: fewer are chosen, by features of fewer directions, than with random weights."
+        )
+    return None
+
+
+def _weight_reasons(signs: Signs) -> list[str]:
+    found = []
+    if signs.structure is not None:
+        found.append(
+            f"Matrices: the largest singular value is {signs.structure:.2f} times that of random numbers (median of "
+            f"{signs.matrices}; {signs.least:.2f} to {signs.most:.2f}); {signs.structured} are above {STRUCTURED:g}."
+        )
+    if signs.norms and signs.untouched_norms == signs.norms:
+        found.append(f"Norms: all {signs.norms} have weight 1 and bias 0, as before training.")
+    elif signs.norms:
+        found.append(f"Norms: moved by {signs.norm_shift:.2g} on average from weight 1 and bias 0.")
+    return found
+
+
+def _seen(probe: Probe | None) -> list[str]:
+    """What images showed, each number beside that of random weights."""
+    if probe is None or probe.features is None:
+        return []
+    found = [_feature_reason(probe.features, probe.random_features, probe.data)]
+    if probe.answers is not None and probe.random_answers is not None:
+        found.append(_answer_reason(probe.answers, probe.random_answers))
+    if probe.predicted is not None:
+        found.append(f"Classifier: {probe.predicted} classes are put first for an image.")
+    return found
+
+
+def _feature_reason(found: Spread, random: Spread, data: str) -> str:
+    return (
+        f"Features of {found.images} images of {data}: mean cosine {_cosine(found.cosine)} (random weights "
+        f"{_cosine(random.cosine)}), effective rank {found.effective_rank:.1f} ({random.effective_rank:.1f})."
+    )
+
+
+def _answer_reason(found: Answers, random: Answers) -> str:
+    return (
+        f"Head: an answer tells {found.information:.2g} of {found.most:.2f} nats about its image (random "
+        f"{random.information:.2g}); {found.first_choices:.0f} prototypes are put first ({random.first_choices:.0f})."
+    )
+
+
+def _cosine(value: float) -> str:
+    """Enough digits to be told from 1."""
+    return f"{value:.3f}" if value < 0.9995 else f"{value:.5f}"
