@@ -28,6 +28,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
         "out": str(prepared.out),
         "resume_step": None if prepared.checkpoint is None else prepared.checkpoint.step,
         "images": plan.data,
+        "init": None if prepared.beginning is None else prepared.beginning.record(),
         "choices": {path: {"value": value, "reason": reason} for path, (value, reason) in plan.choices.items()},
         "warnings": _warnings(prepared),
         "steps": schedule.total_steps,
@@ -111,6 +112,7 @@ def _shape_rows(prepared: Prepared) -> list[tuple[str, str]]:
         ("batch", f"{counted(schedule.batch_size, 'image')}{shared}"),
         ("views", f"{views.num_global} of {views.global_size} px ({plan.tokens[0]} tokens){local}"),
         ("network", f"{config.model.arch}, backbone {sizes['backbone']}, head {sizes['head']} parameters"),
+        *[("start", sentence) for sentence in _start(prepared)],
         ("targets", f"{targets}; {prototypes} prototypes, balanced by {config.objective.balance}"),
         (
             "device",
@@ -118,6 +120,16 @@ def _shape_rows(prepared: Prepared) -> list[tuple[str, str]]:
             f"{counted(config.runtime.workers or 0, 'loader process', 'loader processes')}",
         ),
     ]
+
+
+def _start(prepared: Prepared) -> list[str]:
+    """What the networks start from; nothing for random weights, and where a run goes on."""
+    if prepared.beginning is None:
+        return []
+    description, *details = prepared.beginning.sentences
+    frozen = prepared.plan.config.init.freeze_backbone_epochs or 0
+    details += [f"only the head learns for {counted(frozen, 'epoch')}"] if frozen else []
+    return [description, ", ".join(details)]
 
 
 def _show_settings(prepared: Prepared) -> None:
@@ -140,7 +152,8 @@ def _parameters(count: int) -> str:
 
 def show_result(result: PretrainResult) -> None:
     """What the run came to, and what to do next."""
-    knn = "" if result.knn_accuracy is None else f", k-NN {result.knn_accuracy:.3f} on held-out training images"
+    before = "" if result.start_knn_accuracy is None else f"{result.start_knn_accuracy:.3f} -> "
+    knn = "" if result.knn_accuracy is None else f", k-NN {before}{result.knn_accuracy:.3f} on held-out training images"
     length = f"{counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}"
     if result.first_step == result.steps:
         console.note(f"Nothing left to do: the run is complete ({length}{knn}).")

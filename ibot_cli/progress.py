@@ -85,6 +85,8 @@ def epoch_text(record: Mapping[str, Any]) -> str:
             parts.append(f"top-1 {record[f'{name}/top1_accuracy']:.2%} on {images}")
     if record.get("bad_files"):
         parts.append(counted(record["bad_files"], "unreadable file"))
+    if record.get("step") == 0:
+        return "start: " + ("; ".join(parts) or "the weights are saved")
     return f"epoch {record['epochs_done']}: " + ("; ".join(parts) or "no update was made")
 
 

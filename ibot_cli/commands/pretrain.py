@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ibot_cli.options import ConfigFile, Device, DryRun, Preset, Resume, RunOut, Sets, Workers
+from ibot_cli.options import ConfigFile, Device, DryRun, Init, Partial, Preset, Resume, RunOut, Sets, Workers
 
 
 def pretrain(
@@ -26,6 +26,8 @@ def pretrain(
     sets: Sets = None,
     out: RunOut = None,
     resume: Resume = False,
+    init: Init = None,
+    partial: Partial = False,
     device: Device = None,
     workers: Workers = None,
     dry_run: DryRun = False,
@@ -41,8 +43,8 @@ def pretrain(
     from ibot_cli.train.request import Request
 
     request = Request(
-        data=data, preset=preset, config=config, sets=sets or [], out=out, resume=resume, device=device,
-        workers=workers, arguments=sys.argv,
+        data=data, preset=preset, config=config, sets=sets or [], out=out, resume=resume, init=init, partial=partial,
+        device=device, workers=workers, arguments=sys.argv,
     )  # fmt: skip
     request.check()
 

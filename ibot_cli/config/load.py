@@ -6,7 +6,7 @@ collected and reported at once, with its dotted path, its value, where it was sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack, overload
@@ -56,6 +56,7 @@ class Layers(TypedDict, total=False):
         base: Values, nested or dotted, in place of the defaults; a saved run's configuration.
         base_origin: What the origin of a value of `base` is called; default `saved run`.
         flags: Values of command-line flags: dotted path -> value and the flag, for example `--device`.
+        undecided: Settings that something else will decide later; no rule over several settings looks at them.
     """
 
     preset: Required[str | None]
@@ -65,6 +66,7 @@ class Layers(TypedDict, total=False):
     base: Mapping[str, Any] | None
     base_origin: str
     flags: Mapping[str, tuple[Any, str]] | None
+    undecided: Collection[str]
 
 
 @overload
@@ -89,6 +91,7 @@ def resolve(*, root: type[Any] = Config, **layers: Unpack[Layers]) -> Resolution
     apply(state, file_entries(layers["file"], state))
     apply(state, set_entries(layers["sets"], state))
     apply(state, [Entry(path, value, flag, flag) for path, (value, flag) in (layers.get("flags") or {}).items()])
+    state.doubtful.update(layers.get("undecided", ()))
     cross_check(state)
     if state.problems:
         raise report(state.problems, root)

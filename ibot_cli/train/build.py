@@ -10,6 +10,7 @@ from ibot_cli.core.backbone import Backbone, build_backbone
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.core.objective import Network, Objective
+from ibot_cli.core.optim import build_optimizer
 from ibot_cli.core.targets import SumOverRanks, identity
 
 
@@ -80,6 +81,13 @@ def objective_of(config: Config, sum_over_ranks: SumOverRanks = identity) -> Obj
         if isinstance(module, BatchNorm):
             module.sum_over_ranks = sum_over_ranks
     return objective
+
+
+def optimizer_of(objective: Objective, config: Config) -> torch.optim.AdamW:
+    """AdamW for the student; its groups are by layer only where the layers learn at different rates."""
+    optim = config.optim
+    decay = None if optim.layer_decay == 1 else optim.layer_decay
+    return build_optimizer(objective.student, betas=optim.betas, eps=optim.eps, layer_decay=decay, decay_tokens=True)
 
 
 def stride_of(config: Config) -> int:

@@ -14,6 +14,7 @@ from ibot_cli.config.schema import Config
 
 IMAGENET_IMAGES = 1_281_167
 SMALL_SET = 50_000
+HEAD_STEPS = 200
 
 Choice = tuple[Any, str]
 """A value and the reason for it."""
@@ -44,6 +45,35 @@ def automatic_choices(num_images: int, config: Config) -> dict[str, Choice]:
             f"with fewer than {SMALL_SET:,} images centring alone tends to collapse to uniform targets",
         )
     return choices
+
+
+def continued_choices(num_images: int, config: Config) -> dict[str, Choice]:
+    """As `automatic_choices`, for networks that are trained already.
+
+    A quarter of the passes; temperatures without a warm-up and targets are those of the recipe.
+    """
+    epochs, _ = _epochs(num_images)
+    why = f"a quarter of the {epochs} that {num_images:,} images would get from random weights"
+    choices: dict[str, Choice] = {"train.epochs": (epochs // 4, why)}
+    epochs = config.train.epochs or epochs // 4
+    batch, why_batch = _batch_size(num_images)
+    choices["train.batch_size"] = (batch, why_batch)
+    choices["head.prototypes"] = _prototypes(num_images)
+    choices["optim.warmup_epochs"] = (_share(epochs, 0.1, 10), f"a tenth of {epochs} epochs, 10 at most as published")
+    return choices
+
+
+def frozen_epochs(epochs: int, steps_per_epoch: int, head_kept: bool) -> Choice:
+    """How long a trained backbone waits for its head, `init.freeze_backbone_epochs`.
+
+    Source:
+        The documentation of LightlyTrain 0.8.1 recommends one epoch for its DINOv2; a small set needs more of them.
+    """
+    if head_kept:
+        return 0, "the head comes with the weights"
+    wanted = max(1, math.ceil(HEAD_STEPS / max(steps_per_epoch, 1)))
+    frozen = min(wanted, max(epochs // 5, 1), epochs - 1)
+    return frozen, f"the head is new: about {HEAD_STEPS} updates for it alone, at least an epoch, at most a fifth"
 
 
 def _epochs(num_images: int) -> Choice:
@@ -115,13 +145,15 @@ def fit_durations(config: Config, epochs: int, reference_epochs: int) -> tuple[C
         return scaled
 
     last = max(epochs - 1, 0)
-    warmup = fitted("optim.warmup_epochs", config.optim.warmup_epochs, epochs)
+    frozen = fitted("init.freeze_backbone_epochs", config.init.freeze_backbone_epochs or 0, last)
+    warmup = fitted("optim.warmup_epochs", config.optim.warmup_epochs, epochs - frozen)
     freeze = fitted("optim.freeze_prototypes_epochs", config.optim.freeze_prototypes_epochs, last)
     start = fitted("mask.start_epoch", config.mask.start_epoch, last)
     temps = config.objective.teacher_temp_warmup_epochs
     temps = fitted("objective.teacher_temp_warmup_epochs", temps, epochs - start)
     changed = replace(
         config,
+        init=replace(config.init, freeze_backbone_epochs=frozen),
         optim=replace(config.optim, warmup_epochs=warmup, freeze_prototypes_epochs=freeze),
         mask=replace(config.mask, start_epoch=start),
         objective=replace(config.objective, teacher_temp_warmup_epochs=temps),

@@ -26,8 +26,16 @@ from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place, open
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.recipe import settle
 from ibot_cli.train.reporter import Reporter
-from ibot_cli.train.request import METHOD_PRESET, Request
-from ibot_cli.train.resume import check_number, refuse_changes, require_task, resume_warnings, stored_data
+from ibot_cli.train.request import Request
+from ibot_cli.train.resume import (
+    begin_again,
+    check_number,
+    refuse_changes,
+    require_task,
+    resume_warnings,
+    stored_data,
+)
+from ibot_cli.train.start import Beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,7 @@ class Prepared:
         plan: The plan.
         out: The run directory.
         checkpoint: Where a resumed run goes on, or None to begin.
+        beginning: The weights that a run begins with; None for random ones, and where there is a checkpoint.
         refusal: Why `execute` would stop at once: more unreadable files than the run accepts; or None.
     """
 
@@ -50,6 +59,7 @@ class Prepared:
     plan: Plan
     out: Path
     checkpoint: Checkpoint | None
+    beginning: Beginning | None
     refusal: DataError | None
 
 
@@ -65,6 +75,7 @@ class PretrainResult:
         steps: Updates in all.
         epochs: Passes over the images.
         seconds: Wall-clock time of this call.
+        start_knn_accuracy: The online k-NN accuracy before the first update; None for random weights.
         knn_accuracy: The last online k-NN accuracy on held-out training images, or None.
         bad_files: Unreadable images that were met.
         peak_memory_gib: Largest memory of this process.
@@ -77,6 +88,7 @@ class PretrainResult:
     steps: int
     epochs: int
     seconds: float
+    start_knn_accuracy: float | None = None
     knn_accuracy: float | None
     bad_files: int
     peak_memory_gib: float
@@ -94,7 +106,7 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
     if request.resume:
         return _prepare_resumed(request, want_memory)
     stamp = distributed.agree(time.strftime("%Y%m%d-%H%M%S"))
-    out = request.out or Path("runs") / f"{request.recipe() or METHOD_PRESET}-{stamp}"
+    out = request.out or Path("runs") / f"{request.base()}-{stamp}"
     request.check()
     check_place(out)
     recipe = settle(request)
@@ -108,7 +120,8 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
         want_memory=want_memory,
     )
     _use_threads(plan.config)
-    return _prepared(request, recipe.data, recipe.source, plan, out, None)
+    plan.warnings[:0] = [] if recipe.beginning is None else recipe.beginning.start.loaded.notes
+    return _prepared(request, recipe.data, recipe.source, plan, out, None, recipe.beginning)
 
 
 def _use_threads(config: Config) -> None:
@@ -144,19 +157,33 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
         want_memory=want_memory,
     )
     checkpoint = latest(run.checkpoints)
+    beginning = begin_again(run, stored) if checkpoint is None else None
     plan.warnings.extend(resume_warnings(run, source, plan.device, checkpoint))
-    return _prepared(request, data, source, plan, request.out, checkpoint)
+    return _prepared(request, data, source, plan, request.out, checkpoint, beginning)
 
 
 def _prepared(
-    request: Request, data: str, source: Source, plan: Plan, out: Path, checkpoint: Checkpoint | None
+    request: Request,
+    data: str,
+    source: Source,
+    plan: Plan,
+    out: Path,
+    checkpoint: Checkpoint | None,
+    beginning: Beginning | None,
 ) -> Prepared:
     """Joins the parts and holds what is known about unreadable files against the limits."""
     limits = BadLimits(len(source), plan.config.data.max_bad_ratio, plan.config.data.max_bad_files)
     refusal, warning = bad_file_outlook(plan.data, limits)
     plan.warnings.extend([warning] if warning else [])
     return Prepared(
-        request=request, data=data, source=source, plan=plan, out=out, checkpoint=checkpoint, refusal=refusal
+        request=request,
+        data=data,
+        source=source,
+        plan=plan,
+        out=out,
+        checkpoint=checkpoint,
+        beginning=beginning,
+        refusal=refusal,
     )
 
 
@@ -176,11 +203,11 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
     with distributed.process_group():
         run, lock = open_run(prepared.out, prepared.request.resume, partial(_describe, prepared=prepared))
         try:
-            loop = Loop(plan, prepared.source, run, reporter)
+            loop = Loop(plan, prepared.source, run, reporter, beginning=prepared.beginning)
             if prepared.checkpoint is not None:
                 loop.restore(prepared.checkpoint.state, prepared.checkpoint.step)
             elif prepared.request.resume and loop.writer:
-                loop.metrics.truncate_after(0)
+                loop.metrics.truncate_after(-1)
             first_step = loop.step
             if prepared.request.resume and loop.writer and first_step < plan.schedule.total_steps:
                 run.append_resume(first_step, describe(list(prepared.request.arguments)))
@@ -193,6 +220,7 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
                 steps=loop.step,
                 epochs=loop.step // plan.schedule.steps_per_epoch,
                 seconds=time.monotonic() - begun,
+                start_knn_accuracy=loop.start_knn(),
                 knn_accuracy=loop.final_knn(),
                 bad_files=len(loop.loader.bad),
                 peak_memory_gib=peak_memory(plan.device) / 2**30,
@@ -212,6 +240,7 @@ def _describe(run: RunDirectory, prepared: Prepared) -> None:
             "fingerprint": prepared.source.fingerprint,
             "classes": prepared.source.classes,
             "notes": prepared.source.notes,
+            **({} if prepared.beginning is None else {"init": prepared.beginning.record()}),
         }
     )
     run.write_environment(describe(list(prepared.request.arguments)))

@@ -16,7 +16,6 @@ from ibot_cli import distributed
 from ibot_cli.config.load import to_yaml
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.objective import Objective
-from ibot_cli.core.optim import build_optimizer
 from ibot_cli.data.loader import StepData, ViewLoader
 from ibot_cli.data.rng import step_generator
 from ibot_cli.data.sources import Source
@@ -24,7 +23,7 @@ from ibot_cli.errors import IBotError
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
-from ibot_cli.train.build import objective_of
+from ibot_cli.train.build import objective_of, optimizer_of
 from ibot_cli.train.epoch import EpochSums
 from ibot_cli.train.health import Watch
 from ibot_cli.train.interrupt import EXIT_CODES, StopRequest
@@ -34,6 +33,7 @@ from ibot_cli.train.monitor import OnlineKnn, epoch_record
 from ibot_cli.train.pace import Pace, require_finite
 from ibot_cli.train.plan import Plan, known, loader_of
 from ibot_cli.train.reporter import Reporter
+from ibot_cli.train.start import Beginning
 from ibot_cli.train.step import StepSettings, train_step
 from ibot_cli.train.tensorboard import Board
 from ibot_cli.train.window import Window
@@ -64,6 +64,7 @@ class Loop:
         source: The images.
         run: Where to write; only process 0 writes.
         reporter: Who is told.
+        beginning: Weights to start from instead of random ones; not where a checkpoint follows.
         step: Updates done.
     """
 
@@ -71,6 +72,7 @@ class Loop:
     source: Source
     run: RunDirectory
     reporter: Reporter
+    beginning: Beginning | None = None
     step: int = 0
     objective: Objective = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -80,8 +82,11 @@ class Loop:
     def __post_init__(self) -> None:
         plan, config = self.plan, self.plan.config
         self.writer = distributed.rank() == 0
-        self.objective = objective_of(config, distributed.sum_over_ranks).to(plan.device)
-        self.optimizer = build_optimizer(self.objective.student, betas=config.optim.betas, eps=config.optim.eps)
+        self.objective = objective_of(config, distributed.sum_over_ranks)
+        if self.beginning is not None:
+            self.beginning.fill(self.objective)
+        self.objective.to(plan.device)
+        self.optimizer = optimizer_of(self.objective, config)
         self.loader = loader_of(plan, self.source)
         self.store = (
             CheckpointStore(
@@ -129,6 +134,8 @@ class Loop:
         self.reporter.start(self.step, schedule.total_steps, schedule.steps_per_epoch)
         self.window.restart_clock()
         try:
+            if self.beginning is not None:
+                self._keep_beginning()
             with StopRequest(self.reporter.stopping) as stop:
                 for data in self.loader.steps(self.step, schedule.total_steps):
                     self._update(data)
@@ -136,6 +143,16 @@ class Loop:
         finally:
             self._name_bad_files()  # also when they are the reason to stop
             self.journal.close()
+
+    def _keep_beginning(self) -> None:
+        """Measures and saves the weights as they are before the first update, so that the run needs no other file."""
+        if self.writer:
+            record: dict[str, Any] = {"step": 0, "epochs_done": 0}
+            if self.knn is not None:
+                record["knn_accuracy"] = self.knn.accuracy(self.objective.teacher.backbone)
+            self.journal.write_epoch(record)
+        self._saved_step = -1
+        self._save(epoch_end=False)
 
     def _update(self, data: StepData) -> None:
         plan = self.plan
@@ -255,6 +272,10 @@ class Loop:
         self.step = self._saved_step = step
         if self.writer:
             self.metrics.truncate_after(step)
+
+    def start_knn(self) -> float | None:
+        """The k-NN accuracy that was written before the first update, or None."""
+        return next((r.get("knn_accuracy") for r in self.metrics.read() if r["step"] == 0), None)
 
     def final_knn(self) -> float | None:
         """The last k-NN accuracy that was written, or None."""

@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_iter
 from ibot_cli.config.schema import Config
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.objective import Now
-from ibot_cli.core.optim import build_optimizer
-from ibot_cli.train.build import masks_of, objective_of
+from ibot_cli.train.build import masks_of, objective_of, optimizer_of
 from ibot_cli.train.step import StepSettings, train_step
 
 
@@ -82,7 +81,7 @@ def estimate_step(config: Config, micro_batch_size: int, bf16: bool, micro_batch
         objective = objective_of(config)
     with FakeTensorMode(allow_non_fake_inputs=True), AllocationMeter() as meter:
         objective.to_empty(device="cpu")
-        optimizer = build_optimizer(objective.student, betas=config.optim.betas, eps=config.optim.eps)
+        optimizer = optimizer_of(objective, config)
         settings = StepSettings(
             clip_grad=config.optim.clip_grad,
             clip_mode=config.optim.clip_mode,

@@ -125,6 +125,7 @@ def make_plan(
             steps_per_epoch=steps_per_epoch,
             batch_size=batch_size,
             mask_start_epoch=mask_start,
+            freeze_backbone_epochs=known(config.init.freeze_backbone_epochs),
             optim=config.optim,
             objective=config.objective,
         ),

@@ -9,10 +9,12 @@ import torch
 import yaml
 
 from ibot_cli.config.load import C, differences
+from ibot_cli.config.schema import Config
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import DataError, RunError
 from ibot_cli.runs.checkpoint import Checkpoint
 from ibot_cli.runs.directory import RunDirectory
+from ibot_cli.train.start import Beginning, begin, read_start
 
 # What may differ when a run goes on: where and how fast it runs, what is written and how many unreadable files it
 # accepts, not what is computed.
@@ -91,6 +93,24 @@ def check_number(run: RunDirectory, source: Source) -> None:
         raise DataError(
             f"The run saw {seen:,} images; {source.name} has {len(source):,}.", "Restore the data, or start a new run."
         )
+
+
+def begin_again(run: RunDirectory, config: Config) -> Beginning | None:
+    """The weights of a run that ended before its first checkpoint; None where it starts from random ones.
+
+    Raises:
+        RunError: The weights are not those that it began with.
+        WeightsError: They cannot be read any more.
+    """
+    start = read_start(config.init, config.model.heads)
+    if start is None:
+        return None
+    if start.loaded.weights_hash != stored_data(run).get("init", {}).get("weights_hash"):
+        raise RunError(
+            f"{start.weights} holds other weights than when {run.path} began, and the run has no checkpoint yet.",
+            "Start a new run.",
+        )
+    return begin(start, config)
 
 
 def resume_warnings(

@@ -155,7 +155,7 @@ def test_an_unknown_section_is_told_once(tmp_path: Path) -> None:
     file = write(tmp_path / "a.yaml", "zzzz:\n  a: 1\n  b: 2\n")
     assert problems(file=file) == [
         f"zzzz (file {file}, line 1): there is no such section; the sections are "
-        "data, views, mask, model, head, objective, optim, train, monitor, runtime"
+        "data, views, mask, model, head, objective, optim, init, train, monitor, runtime"
     ]
 
 
@@ -179,8 +179,8 @@ def test_settings_of_the_other_kind(tmp_path: Path) -> None:
         "views.flip_prob = 0 (--set): it belongs to pre-training; fine-tuning has no such setting",
         "optim.lrr = 1e-3 (--set): there is no such setting; did you mean optim.lr?",
     ]
-    assert problems(sets=("optim.layer_decay=1",)) == [
-        "optim.layer_decay = 1 (--set): it belongs to fine-tuning; pre-training has no such setting"
+    assert problems(sets=("model.pooling=cls",)) == [
+        "model.pooling = cls (--set): it belongs to fine-tuning; pre-training has no such setting"
     ]
 
 

@@ -16,6 +16,7 @@ from ibot_cli.errors import ConfigError
 from ibot_cli.train.request import EMBEDDED_PRESETS
 
 EXPECTED = {
+    "ibot_continue",
     "ibot_vits16",
     "ibot_vits16_100ep",
     "ibot_vits16_k1000",
@@ -274,7 +275,7 @@ def test_an_unknown_preset() -> None:
     with pytest.raises(ConfigError, match="did you mean ibot_vits16") as caught:
         presets.load("ibot_vist16")
     assert caught.value.hint == "`ibot presets list` shows the presets."
-    with pytest.raises(ConfigError, match="there is no preset of this name; there are ibot_swint14, "):
+    with pytest.raises(ConfigError, match="there is no preset of this name; there are ibot_continue, "):
         presets.load("qqqqqq")
     with pytest.raises(ConfigError, match=r"^2 problems"):
         presets.diff("qqqqqq", "zzzzzz")

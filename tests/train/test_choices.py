@@ -139,4 +139,5 @@ def test_only_what_nobody_overruled_counts_as_chosen() -> None:
 def test_other_settings_are_untouched() -> None:
     before = config(10, 30, 3, 50)
     fitted, _ = fit_durations(before, 5, 100)
-    assert replace(fitted, optim=before.optim, objective=before.objective, mask=before.mask) == before
+    changing = {name: getattr(before, name) for name in ("optim", "objective", "mask", "init")}
+    assert replace(fitted, **changing) == before

@@ -58,13 +58,13 @@ def test_what_is_chosen_for_a_folder_without_a_preset(flat: Path) -> None:
 
 def test_nothing_stays_open(flat: Path) -> None:
     open_ones = {path for path, value in flatten(planned(flat).config).items() if value is None}
-    assert open_ones == set()
+    assert open_ones == {"init.weights"}
 
 
 def test_nothing_stays_open_for_an_architecture_as_it_is_named(flat: Path) -> None:
     plan = planned(flat, "model.width=auto", "model.depth=auto", "model.heads=auto", "train.micro_batch_size=1")
     open_ones = {path for path, value in flatten(plan.config).items() if value is None}
-    assert open_ones == {"model.width", "model.depth", "model.heads"}
+    assert open_ones == {"model.width", "model.depth", "model.heads", "init.weights"}
 
 
 def test_the_user_overrules_every_choice(flat: Path) -> None:

@@ -1,0 +1,70 @@
+"""A backbone for images of another size or with other channels than it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ibot_cli.core import swin
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.trainable import Trainable, at_image_size
+
+_PROJECTION = "patch_embed.proj.weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """A backbone that takes other images than before.
+
+    Attributes:
+        parts: The backbone.
+        changes: What had to be changed, for people; empty where nothing was.
+    """
+
+    parts: Trainable
+    changes: tuple[str, ...]
+
+
+def adapted(parts: Trainable, *, channels: int, image_size: int) -> Adapted:
+    """The backbone for images `[B, channels, image_size, image_size]`.
+
+    Positions are resized as `at_image_size` does. From 3 channels to 1 the patch embedding is summed over the channels,
+    so that a grey image gives what its three equal channels gave; from 1 to 3 it is spread evenly over them.
+
+    Raises:
+        WeightsError: Another change of the channels.
+        UsageError: The size is no multiple of the stride.
+    """
+    before = parts.shape
+    changes = []
+    if channels != before.channels:
+        parts = _with_channels(parts, channels)
+        changes.append(f"patch embedding {before.channels} -> {_counted(channels)}")
+    if image_size != before.image_size:
+        parts = at_image_size(parts, image_size)
+        if "pos_embed" in parts.tensors:
+            stride = before.patch_size
+            old, new = before.image_size // stride, image_size // stride
+            changes.append(f"positions {old}x{old} -> {new}x{new}")
+        elif before.arch in swin.SIZES:
+            changes.append(f"windows laid out for {image_size} pixels")
+    return Adapted(parts=parts, changes=tuple(changes))
+
+
+def _with_channels(parts: Trainable, channels: int) -> Trainable:
+    found = parts.shape.channels
+    if {found, channels} != {1, 3}:
+        raise WeightsError(
+            f"The weights see images with {_counted(found)}, the run has {_counted(channels)}.",
+            "Only 1 and 3 channels can be turned into each other.",
+        )
+    weight: Tensor = parts.tensors[_PROJECTION]
+    weight = weight.sum(dim=1, keepdim=True) if channels == 1 else weight.repeat(1, 3, 1, 1) / 3
+    return Trainable(
+        shape=replace(parts.shape, channels=channels), tensors={**parts.tensors, _PROJECTION: weight.contiguous()}
+    )
+
+
+def _counted(channels: int) -> str:
+    return f"{channels} channel" if channels == 1 else f"{channels} channels"
