@@ -11,7 +11,8 @@ from torch import nn
 
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
-from ibot_cli.data.transform import normalisation
+from ibot_cli.data.transform import IMAGENET, normalisation
+from ibot_cli.errors import WeightsError
 from ibot_cli.weights.fill import Fit, Part, check_enough, fill, fit, listed, load_fitting
 from ibot_cli.weights.finetuned import ClassifierShape
 from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
@@ -91,6 +92,7 @@ class _Filled:
 
 def _build(found: Found) -> _Built:
     network = found.network
+    _check_channels(network, found.origin.path)
     with torch.random.fork_rng(devices=[]):  # most of what building draws is overwritten at once
         torch.default_generator.manual_seed(_SEED)
         if isinstance(network, ClassifierShape):
@@ -109,6 +111,18 @@ def _build(found: Found) -> _Built:
             backbone=backbone, tokens=backbone, hashed=backbone, head=head, channels=bare.channels,
             architecture=repr(bare), rebuild=bare.build, shape=bare,
         )  # fmt: skip
+
+
+def _check_channels(network: BackboneShape | ClassifierShape | TimmNetwork, path: str) -> None:
+    if isinstance(network, TimmNetwork):
+        channels = int(network.kwargs.get("in_chans", 3))
+    else:
+        channels = (network.backbone if isinstance(network, ClassifierShape) else network).channels
+    if channels not in IMAGENET:
+        raise WeightsError(
+            f"The network of {path} takes images of {channels} channels; ibot reads images of 1 or 3.",
+            "Weights for grey or colour images are needed; an average over channels would be another network.",
+        )
 
 
 def _built_classifier(shape: ClassifierShape) -> _Built:

@@ -46,11 +46,13 @@ def _reason(path: Path, error: Exception) -> str:
         return f"it is truncated inside its header ({size:,} bytes)" if cut else "it is no safetensors file"
     try:
         entries = json.loads(header)
-        end = max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         cut = len(header) < length
         return f"it is truncated inside its header ({size:,} bytes)" if cut else "its header is damaged"
-    whole = _LENGTH + length + end
+    whole = _LENGTH + length + max(ends, default=0)
     if size < whole:
         return f"it is truncated, {size:,} of {whole:,} bytes"
+    if size > whole:
+        return f"it has {size:,} bytes, of which its header knows {whole:,}"
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

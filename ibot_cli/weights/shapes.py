@@ -14,6 +14,10 @@ from ibot_cli.core.backbone import Backbone, build_backbone
 from ibot_cli.core.heads import Head
 from ibot_cli.errors import WeightsError
 
+# Width to heads of published networks besides ours: huge, giant, gigantic (ViT, arXiv 2106.04560), DINOv2's giant, and
+# timm's medium. Not every width is 64 per head, so no other is guessed.
+_OTHER_HEADS = {512: 8, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneShape:
@@ -121,11 +125,9 @@ def _heads(width: int, arguments: Mapping[str, Any]) -> int:
     stated = arguments.get("num_heads")
     if isinstance(stated, int) and stated > 0 and width % stated == 0:
         return stated
-    named = next((size.heads for size in vit.SIZES.values() if size.width == width), None)
-    if named is not None:
-        return named
-    if width % 64 == 0:
-        return width // 64
+    named = {size.width: size.heads for size in vit.SIZES.values()} | _OTHER_HEADS
+    if width in named:
+        return named[width]
     raise WeightsError(
         f"The number of attention heads cannot be told from the weights (width {width}).", "Say it with --heads N."
     )

@@ -91,7 +91,7 @@ def refuse_start(path: Path, start: bytes) -> None:
     """
     text = start.lstrip().lower()
     for beginnings, kind, hint in _TEXT:
-        if text.startswith(beginnings) and not path.name.endswith(".safetensors"):
+        if text.startswith(beginnings):
             raise WeightsError(f"{path} is {kind}.", hint)
     for magic, kind, hint in _MAGIC:
         if start.startswith(magic):

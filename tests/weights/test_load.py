@@ -75,11 +75,6 @@ def test_unreadable_newest_checkpoint_is_noted(run: tuple[RunDirectory, Network,
     assert any("step-00000099.pt" in note and "step 12" in note for note in loaded.notes)
 
 
-def test_directory_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"is a directory but not a run: it has no config\.yaml"):
-        load_weights(str(tmp_path))
-
-
 def test_run_without_checkpoint(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path).write_config(to_yaml(CONFIG))
     with pytest.raises(WeightsError, match="has no checkpoint yet"):
@@ -88,8 +83,48 @@ def test_run_without_checkpoint(tmp_path: Path) -> None:
 
 def test_checkpoint_without_networks(tmp_path: Path) -> None:
     path = CheckpointStore(tmp_path).save({"config": flatten(CONFIG)}, step=1, epoch=0)
-    with pytest.raises(WeightsError, match="has no configuration or no teacher"):
+    with pytest.raises(WeightsError, match="has neither a student nor a teacher"):
         load_weights(str(path))
+
+
+def test_a_student_without_teacher(tmp_path: Path) -> None:
+    state = {"config": flatten(CONFIG), "student": network(True).state_dict()}
+    path = CheckpointStore(tmp_path).save(state, step=1, epoch=0)
+    with pytest.raises(WeightsError, match=rf"{path} has no teacher, only the student") as caught:
+        load_weights(str(path))
+    assert caught.value.hint == "Ask for it with --which student."
+    assert load_weights(str(path), which="student").origin.networks == ("student",)
+
+
+def test_checkpoint_without_configuration(tmp_path: Path) -> None:
+    path = CheckpointStore(tmp_path).save({"teacher": network(False).state_dict()}, step=1, epoch=0)
+    with pytest.raises(WeightsError, match="has no configuration") as caught:
+        load_weights(str(path))
+    assert caught.value.hint == "Use a checkpoint of `ibot pretrain` or `ibot finetune`."
+
+
+def test_what_a_checkpoint_says_about_itself(run: tuple[RunDirectory, Network, Network]) -> None:
+    directory, student, _ = run
+    with torch.no_grad():
+        student.backbone.masked_embed.fill_(0.5)
+    state = {"config": flatten(CONFIG), "student": student.state_dict(), "teacher": network(False).state_dict()}
+    CheckpointStore(directory.checkpoints).save(state, step=20, epoch=2)
+    for which in ("teacher", "student"):
+        loaded = load_weights(str(directory.path), which=which)
+        assert torch.equal(loaded.mask_token, torch.full((1, 24), 0.5))  # the teacher has none of its own
+        origin = loaded.origin
+        assert (origin.layout, origin.method) == ("checkpoint of ibot pretrain", "iBOT")
+        assert (origin.networks, origin.which) == (("student", "teacher"), which)
+        assert (origin.step, origin.epoch, origin.config, origin.run) == (20, 2, CONFIG, directory.path)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_of_checkpoints(run: tuple[RunDirectory, Network, Network], tmp_path: Path, moved: bool) -> None:
+    directory, _, teacher = run
+    folder = directory.checkpoints.rename(tmp_path / "moved") if moved else directory.checkpoints
+    loaded = load_weights(str(folder))
+    assert loaded.weights_hash == weights_hash(teacher.backbone)
+    assert loaded.origin.run == (None if moved else directory.path)
 
 
 def test_rebuild_makes_the_same_network_with_other_weights(run: tuple[RunDirectory, Network, Network]) -> None:

@@ -40,18 +40,18 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
 
 
 def matches_folder(folder: Path) -> bool:
-    """Whether a folder is a run."""
-    return is_run(folder)
+    """Whether a folder is a run, or the checkpoints of one."""
+    return is_run(folder) or bool(checkpoint.paths(folder))
 
 
 def read_folder(folder: Path, which: Which, heads: int | None) -> Found:
-    """The network of a run's newest checkpoint.
+    """The network of the newest checkpoint.
 
     Raises:
         WeightsError: The run has no checkpoint, or the checkpoint no such network.
         RunError: None of its checkpoints can be read.
     """
-    found = checkpoint.latest(folder / "checkpoints")
+    found = checkpoint.latest(folder / "checkpoints" if is_run(folder) else folder)
     if found is None:
         raise WeightsError(f"The run {folder} has no checkpoint yet.", "Continue it with --resume.")
     return read_checkpoint(found, which)
@@ -66,15 +66,16 @@ def read_checkpoint(found: checkpoint.Checkpoint, which: Which) -> Found:
     if finetuned.is_finetuned(found.state):
         return _finetuned(found)
     state = found.state
-    if not isinstance(state.get("config"), Mapping) or not isinstance(state.get(which), Mapping):
+    if not isinstance(state.get("config"), Mapping):
         raise WeightsError(
-            f"{found.path} has no configuration or no {which}.",
-            "Use a checkpoint of `ibot pretrain` or `ibot finetune`.",
+            f"{found.path} has no configuration.", "Use a checkpoint of `ibot pretrain` or `ibot finetune`."
         )
+    networks = tuple(name for name in ("student", "teacher") if isinstance(state.get(name), Mapping))
+    if which not in networks:
+        raise _absent(found.path, which, networks)
     config = from_mapping(state["config"], str(found.path))
     tensors: dict[str, Tensor] = state[which]
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
-    networks = tuple(name for name in ("student", "teacher") if isinstance(state.get(name), Mapping))
     return Found(
         network=_configured_shape(config, mask_token=MASK_TOKEN in tensors),
         tensors=tensors,
@@ -107,6 +108,14 @@ def student_mask_token(networks: Mapping[str, Any]) -> Tensor | None:
     student = networks.get("student")
     token = student.get(MASK_TOKEN) if isinstance(student, Mapping) else None
     return token.detach().float().reshape(1, -1).clone() if isinstance(token, Tensor) else None
+
+
+def _absent(path: Path, which: Which, networks: tuple[str, ...]) -> WeightsError:
+    if not networks:
+        return WeightsError(
+            f"{path} has neither a student nor a teacher.", "Use a checkpoint of `ibot pretrain` or `ibot finetune`."
+        )
+    return WeightsError(f"{path} has no {which}, only the {networks[0]}.", f"Ask for it with --which {networks[0]}.")
 
 
 def _finetuned(found: checkpoint.Checkpoint) -> Found:

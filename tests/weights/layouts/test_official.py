@@ -153,7 +153,7 @@ def test_heads_that_no_tensor_shows(tmp_path: Path) -> None:
     assert load_weights(save(tmp_path, content)).backbone.heads == 3
 
 
-@pytest.mark.parametrize(("width", "heads"), [(192, 3), (128, 2)])
+@pytest.mark.parametrize(("width", "heads"), [(192, 3), (512, 8)])
 def test_heads_of_usual_widths(tmp_path: Path, width: int, heads: int) -> None:
     shape = {"image_size": 16, "patch_size": 8, "channels": 1, "width": width, "depth": 1, "heads": heads}
     backbone = build_backbone(arch="vit_tiny", **shape)
