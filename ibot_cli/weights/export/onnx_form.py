@@ -13,6 +13,7 @@ from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.weights.description import KEY
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.onnx_graph import INPUT, onnx_graph
+from ibot_cli.weights.export.onnx_runtime import import_onnxruntime
 from ibot_cli.weights.export.quantize import half_weights, integer_weights
 from ibot_cli.weights.export.subject import Subject
 
@@ -25,7 +26,6 @@ EXTERNAL = "model.onnx.data"
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights in one file: a message of protobuf ends at 2 GiB; the rest is for the graph."""
 HALF_TOLERANCE, INTEGER_TOLERANCE = 1e-2, 0.5
-_ERRORS_ONLY = 3
 
 
 def check(subject: Subject, options: ExportOptions) -> None:
@@ -80,16 +80,11 @@ def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 def open_session(file: Path) -> InferenceSession:
     """An onnxruntime session on the CPU, with as many threads as torch has.
 
-    onnxruntime is told to report errors only: it warns where there is no GPU, and where it cannot optimise a node.
-
     Raises:
         ExportError: onnxruntime cannot open the file.
     """
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ibot_cli.errors import ExportError
+from ibot_cli.weights.export.onnx_runtime import import_onnxruntime
 from ibot_cli.weights.export.silence import silence
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def integer_weights(model: ModelProto, file: Path) -> None:
     Source:
         Dynamic quantisation of onnxruntime.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = _with_own_gemm_weights(model)
