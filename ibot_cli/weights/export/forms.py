@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.hf_form import HF
 from ibot_cli.weights.export.official_form import OFFICIAL
 from ibot_cli.weights.export.onnx_form import ONNX
 from ibot_cli.weights.export.safetensors_form import SAFETENSORS
@@ -14,6 +15,7 @@ from ibot_cli.weights.export.torch_export_form import TORCH_EXPORT
 __all__ = ["FORMS", "ExportOptions", "Form"]
 
 FORMS: Mapping[str, Form] = {
+    "hf": HF,
     "onnx": ONNX,
     "safetensors": SAFETENSORS,
     "timm": TIMM,

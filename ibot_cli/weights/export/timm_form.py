@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ibot_cli.errors import ExportError, WeightsError
 from ibot_cli.weights.description import INTERPOLATION, KEY, as_text
 from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.refusals import check_plain, window_sides
 from ibot_cli.weights.export.subject import Subject
 from ibot_cli.weights.export.timm_names import base_model, changed_arguments
 from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS, swin_at_epsilon
@@ -30,24 +31,9 @@ def check(subject: Subject, options: ExportOptions) -> None:
     Raises:
         WeightsError: A network that is not ours, a projection head or layer, or windows that timm pads otherwise.
     """
-    if subject.shape is None:
-        raise WeightsError(
-            f"{subject.loaded.description} has other layers than the ViT and Swin networks that ibot writes for timm.",
-            "Export it with --to onnx or --to torch-export; timm itself opens models of timm.",
-        )
-    if subject.head is not None:
-        raise WeightsError(
-            "timm's models have no place for a projection head.",
-            "Leave --with-head out, or use --to onnx, torch-export, safetensors or official.",
-        )
-    if subject.classifier is not None and subject.classifier.projection is not None:
-        raise WeightsError(
-            "timm's classifiers have no projection layer between feature and head, as model.keep_projection gave this "
-            "one.",
-            "Use --to onnx, torch-export or safetensors.",
-        )
+    check_plain(subject, "timm")
     size = padded_stage(subject)
-    if size is not None:
+    if subject.shape is not None and size is not None:
         raise WeightsError(
             f"At {subject.image_size} pixels this Swin pads maps of {size} tokens to windows of "
             f"{subject.shape.window_size}; timm pads after the shift and iBOT's authors before it, so the features "
@@ -58,11 +44,10 @@ def check(subject: Subject, options: ExportOptions) -> None:
 
 def padded_stage(subject: Subject) -> int | None:
     """Tokens per side of a Swin's first stage whose map is larger than a window and no multiple of it."""
-    if subject.shape is None or subject.kind != "swin":
+    if subject.shape is None:
         return None
     window = subject.shape.window_size
-    sides = [subject.image_size // stride for stride in (4, 8, 16, 32)]
-    return next((side for side in sides if side > window and side % window), None)
+    return next((side for side in window_sides(subject) if side > window and side % window), None)
 
 
 def tensors_of(subject: Subject) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def base_model(subject: Subject) -> str:
     shape = _shape(subject)
     if subject.kind == "swin":
         return f"{shape.arch}_patch4_window7_224"
-    width, depth, _ = _vit_sizes(shape)
+    width, depth, _ = vit_sizes(shape)
     return min(
         VITS,
         key=lambda name: (
@@ -67,7 +67,7 @@ def changed_arguments(subject: Subject) -> dict[str, Any]:
         usual |= {"embed_dim": named.width, "depths": list(named.depths), "num_heads": list(named.heads)}
     else:
         base = VITS[base_model(subject)]
-        width, depth, heads = _vit_sizes(shape)
+        width, depth, heads = vit_sizes(shape)
         wanted |= {"patch_size": shape.patch_size, "embed_dim": width, "depth": depth, "num_heads": heads}
         usual |= {
             "patch_size": base.patch_size, "embed_dim": base.width, "depth": base.depth, "num_heads": base.heads
@@ -93,7 +93,7 @@ def _shape(subject: Subject) -> BackboneShape:
     return subject.shape
 
 
-def _vit_sizes(shape: BackboneShape) -> tuple[int, int, int]:
+def vit_sizes(shape: BackboneShape) -> tuple[int, int, int]:
     """Width, depth and heads."""
     size = SIZES[shape.arch]
     return shape.width or size.width, shape.depth or size.depth, shape.heads or size.heads
