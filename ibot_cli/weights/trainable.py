@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from timm.models.beit import Beit
 from torch import Tensor
 from torch.nn import functional
 
 from ibot_cli.core import swin
+from ibot_cli.core.backbone import Backbone
 from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.weights.load import LoadedBackbone
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.timm_models import TimmBackbone
+from ibot_cli.weights.timm_tensors import in_our_names
 
 _SAME = 1e-3  # largest difference of tokens that counts as rounding
 
@@ -34,10 +37,10 @@ class Trainable:
 def trainable(loaded: LoadedBackbone) -> Trainable:
     """The backbone of loaded weights in the names of `ibot_cli.core`.
 
-    A model of timm is taken apart only if our network with its tensors computes the same tokens.
+    A model of timm is taken apart only if our network with its tensors computes the same tokens; layer scale is folded.
 
     Raises:
-        WeightsError: A model of timm with other layers than a plain ViT or Swin.
+        WeightsError: A model of timm with other layers than a plain ViT, with registers or without, or Swin.
     """
     if loaded.shape is None:
         return _from_timm(loaded)
@@ -85,15 +88,20 @@ def resize_positions(positions: Tensor, side: int) -> Tensor:
 
 
 def _from_timm(loaded: LoadedBackbone) -> Trainable:
-    """Our names are timm's own, so its tensors fit where its layers are ours."""
+    """Our network with timm's tensors, where it computes the same tokens."""
+    model = loaded.backbone
+    if isinstance(model, TimmBackbone) and isinstance(model.model, Beit):
+        raise WeightsError(
+            f"{loaded.description} has relative position biases, which the networks that ibot trains do not have.",
+            "BEiT weights can be evaluated and shown. Train from a ViT with learned positions.",
+        )
     refusal = WeightsError(
         f"{loaded.description} has other layers than the ViT and Swin networks that ibot can fine-tune.",
         "Use a plain ViT or Swin, for example timm:vit_small_patch16_224.dino.",
     )
-    model = loaded.backbone
     if not isinstance(model, TimmBackbone):
         raise refusal
-    tensors = model.model.state_dict()
+    tensors = in_our_names(model.model.state_dict())
     try:
         attention = getattr(getattr(model.model, "blocks", [None])[0], "attn", None)
         heads = getattr(attention, "num_heads", None)
@@ -105,11 +113,16 @@ def _from_timm(loaded: LoadedBackbone) -> Trainable:
         ours.load_state_dict(tensors)
     except (WeightsError, RuntimeError, ValueError) as error:
         raise refusal from error
-    images = torch.rand(
-        1, loaded.channels, loaded.image_size, loaded.image_size, generator=torch.Generator().manual_seed(0)
-    )
-    with torch.no_grad():
-        expected, found = model(images)[:, 0], ours(images)[:, 0]
-    if (expected - found).abs().max() > _SAME * max(1.0, float(expected.abs().max())):
+    if not _same_tokens(model, ours, loaded):
         raise refusal
     return Trainable(shape=shape, tensors=tensors)
+
+
+@torch.no_grad()
+def _same_tokens(model: TimmBackbone, ours: Backbone, loaded: LoadedBackbone) -> bool:
+    """Whether both give the same on one image; of a model without class token its pooled feature is compared."""
+    side, generator = loaded.image_size, torch.Generator().manual_seed(0)
+    image = torch.rand(1, loaded.channels, side, side, generator=generator)
+    expected, found = model(image), ours(image)
+    difference = (expected - found[:, : expected.shape[1]]).abs().max()
+    return bool(difference <= _SAME * max(1.0, float(expected.abs().max())))

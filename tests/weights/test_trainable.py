@@ -17,17 +17,25 @@ from ibot_cli.weights.load import load_weights
 from ibot_cli.weights.trainable import Trainable, at_image_size, resize_positions, trainable
 from tests.weights.finetuned_files import write_run
 
+MADE: list[torch.nn.Module] = []  # what timm was last asked for
+TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 32}
 SHAPE = {"arch": "vit_tiny", "image_size": 16, "channels": 3, "patch_size": 4, "width": 16, "depth": 2, "heads": 2}
 
 
 def from_timm(monkeypatch: pytest.MonkeyPatch, name: str, **options: Any) -> Trainable:
-    """`timm:NAME` as it would be with weights from the network."""
+    """`timm:NAME` as it would be with weights from the network: random ones, none of them zero or one."""
     create = timm.create_model
 
     def local(name: str, *, pretrained: bool, num_classes: int) -> torch.nn.Module:
         side = options.get("img_size", 224)
         overlay = {"input_size": (3, side, side)}
-        return create(name, pretrained=False, num_classes=num_classes, pretrained_cfg_overlay=overlay, **options)
+        torch.manual_seed(0)
+        model = create(name, pretrained=False, num_classes=num_classes, pretrained_cfg_overlay=overlay, **options)
+        with torch.no_grad():
+            for value in model.parameters():
+                value.add_(0.2 * torch.randn(value.shape))
+        MADE[:] = [model]
+        return model
 
     monkeypatch.setattr(timm_models.timm, "create_model", local)
     return trainable(load_weights(f"timm:{name}"))
@@ -53,23 +61,35 @@ def test_a_fine_tuned_run(tmp_path: Path, pooling: str, has_norm: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vit_tiny_patch16_224", {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2}),
+        ("vit_tiny_patch16_224", TINY),
+        ("vit_small_patch14_dinov2", {**TINY, "img_size": 28}),
+        ("vit_small_patch14_reg4_dinov2", {**TINY, "img_size": 28}),
+        ("vit_tiny_patch16_224", {**TINY, "reg_tokens": 2, "init_values": 0.1}),
+        ("deit3_small_patch16_224", TINY),
         ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2}),
     ],
 )
 def test_a_plain_model_of_timm(monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]) -> None:
     parts = from_timm(monkeypatch, name, **options)
-    assert parts.shape.image_size == options["img_size"]
-    assert parts.shape.build().state_dict().keys() == parts.tensors.keys()
+    side = options["img_size"]
+    assert parts.shape.image_size == side
+    ours, theirs, images = parts.shape.build().eval(), MADE[0].eval(), torch.randn(2, 3, side, side)
+    assert ours.state_dict().keys() == parts.tensors.keys()
+    ours.load_state_dict(dict(parts.tensors))
+    with torch.no_grad():
+        expected, found = theirs.forward_head(theirs.forward_features(images), pre_logits=True), ours(images)[:, 0]
+    assert (found - expected).abs().max() / expected.abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("resnet18", {}),
-        ("vit_tiny_patch16_224", {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32, "reg_tokens": 2}),
-        ("vit_tiny_patch16_224", {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32, "init_values": 1.0}),
-        ("vit_tiny_patch16_224", {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32, "act_layer": "relu"}),
+        ("vit_tiny_patch16_224", {**TINY, "act_layer": "relu"}),
+        ("vit_tiny_patch16_224", {**TINY, "qk_norm": True}),
+        ("vit_small_patch14_reg4_dinov2", {**TINY, "patch_size": 16, "pre_norm": True}),
+        ("vit_tiny_patch16_224", {**TINY, "mlp_ratio": 2}),
+        ("vit_tiny_patch16_224", {**TINY, "global_pool": "avg"}),
     ],
 )
 def test_models_of_timm_that_compute_something_else(
