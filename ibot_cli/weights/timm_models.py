@@ -10,10 +10,11 @@ from typing import Any
 import timm
 import torch
 from timm.layers import Attention
+from timm.models.beit import Attention as BeitAttention
 from torch import Tensor, nn
 
 from ibot_cli.core.backbone import BlockTokens
-from ibot_cli.core.vit import attention_rows
+from ibot_cli.core.vit import attention_rows, joined_prefix
 from ibot_cli.errors import WeightsError
 
 
@@ -81,14 +82,19 @@ class TimmBackbone(nn.Module):
         if layer is None:
             raise WeightsError(
                 f"The attention of {type(self.model).__name__} is of a kind that cannot be read from it.",
-                "Plain vision transformers of timm can be shown.",
+                "Plain vision transformers of timm and its BEiT can be shown.",
             )
         if not self.has_class_token and (queries == 0).any():
             raise ValueError(f"{type(self.model).__name__} has no class token; ask for patches")
-        inputs: list[Tensor] = []
-        with layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
+        inputs: list[tuple[Tensor, Tensor | None]] = []
+        with layer.register_forward_pre_hook(
+            lambda _, given, named: inputs.append((given[0], named.get("shared_rel_pos_bias"))), with_kwargs=True
+        ):
             self.model.forward_features(images)
-        return attention_rows(layer, inputs[0], queries, self._num_prefix)
+        tokens, shared_bias = inputs[0]
+        if isinstance(layer, BeitAttention):
+            return _beit_rows(layer, tokens, shared_bias, queries, self._num_prefix)
+        return attention_rows(layer, tokens, queries, self._num_prefix)
 
     @property
     def has_class_token(self) -> bool:
@@ -96,9 +102,9 @@ class TimmBackbone(nn.Module):
         return self._num_prefix > 0 and getattr(self.model, "global_pool", "") == "token"
 
     @property
-    def _last_attention(self) -> Attention | None:
+    def _last_attention(self) -> Attention | BeitAttention | None:
         layer = getattr(self.model.blocks[-1], "attn", None) if self.num_blocks else None
-        return layer if isinstance(layer, Attention) else None
+        return layer if isinstance(layer, Attention | BeitAttention) else None
 
     @property
     def _num_prefix(self) -> int:
@@ -110,6 +116,20 @@ class TimmBackbone(nn.Module):
             return tokens[:, 0]
         pooled: Tensor = self.model.forward_head(tokens, pre_logits=True)
         return pooled
+
+
+def _beit_rows(layer: BeitAttention, x: Tensor, shared_bias: Tensor | None, queries: Tensor, prefix: int) -> Tensor:
+    """As `attention_rows`, with the relative position bias of the layer, of all layers, or none."""
+    wanted = torch.where(queries == 0, 0, queries + prefix - 1)
+    query, key, _ = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    if layer.q_bias is not None:  # the bias of the keys is always zero
+        query = query + layer.q_bias.reshape(layer.num_heads, 1, -1)
+    scores = query[:, :, wanted] @ key.transpose(-2, -1) * layer.scale
+    if layer.relative_position_bias_table is not None:
+        scores = scores + layer._get_rel_pos_bias()[:, :, wanted]
+    if shared_bias is not None:
+        scores = scores + shared_bias[..., wanted, :]
+    return joined_prefix(scores.softmax(dim=-1), prefix)
 
 
 def _num_blocks(model: Any) -> int:

@@ -80,11 +80,11 @@ def test_attention_is_that_of_the_last_layer(options: dict[str, object]) -> None
 
 
 def test_attention_that_cannot_be_read() -> None:
-    other = timm.create_model("beit_base_patch16_224", **TINY)
+    other = timm.create_model("eva02_tiny_patch14_224", patch_size=16, **TINY)
     assert TimmBackbone(other).stride == 16
-    with pytest.raises(WeightsError, match="The attention of Beit is of a kind that cannot be read") as caught:
+    with pytest.raises(WeightsError, match="The attention of Eva is of a kind that cannot be read") as caught:
         TimmBackbone(other).attention(torch.rand(1, 3, 32, 32), torch.tensor([0]))
-    assert caught.value.hint == "Plain vision transformers of timm can be shown."
+    assert caught.value.hint == "Plain vision transformers of timm and its BEiT can be shown."
     pooled = TimmBackbone(tiny(global_pool="avg", class_token=False))
     with pytest.raises(ValueError, match="VisionTransformer has no class token"):
         pooled.attention(torch.rand(1, 3, 32, 32), torch.tensor([0]))

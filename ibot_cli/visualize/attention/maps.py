@@ -63,7 +63,7 @@ def check_attention(loaded: LoadedBackbone, queries: Sequence[Query]) -> None:
     if isinstance(backbone, TimmBackbone) and backbone.heads is None:
         raise WeightsError(
             f"The attention of {loaded.description} is of a kind that cannot be read from it.",
-            "Plain vision transformers of timm can be shown; --pca works for every network with patches.",
+            "Plain vision transformers of timm and its BEiT can be shown; --pca works for every network with patches.",
         )
     if CLS in queries and not backbone.has_class_token:
         raise UsageError(

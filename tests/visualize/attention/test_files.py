@@ -174,10 +174,10 @@ def test_swin_needs_points_or_features_alone(place: Path) -> None:
 
 
 def test_features_of_networks_whose_attention_cannot_be_read(place: Path) -> None:
-    beit = of_timm("beit_base_patch16_224")
+    eva = of_timm("eva02_tiny_patch14_224", patch_size=16)
     with pytest.raises(WeightsError, match="is of a kind that cannot be read"):
-        draw_attention(Path("out"), beit, ["one.png"], AttentionOptions())
-    assert draw_attention(Path("out"), beit, ["one.png"], AttentionOptions(pca=True)).files == ["pca.png"]
+        draw_attention(Path("out"), eva, ["one.png"], AttentionOptions())
+    assert draw_attention(Path("out"), eva, ["one.png"], AttentionOptions(pca=True)).files == ["pca.png"]
 
 
 def test_unreadable_images_of_data_are_told_of(place: Path) -> None:
