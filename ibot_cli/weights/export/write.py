@@ -7,7 +7,7 @@ import importlib.util
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ibot_cli.runs.filled_folder import filled_folder
 from ibot_cli.weights.export.agreement import Agreement, cosines
 from ibot_cli.weights.export.card import CARD, Measured, model_card
 from ibot_cli.weights.export.compare import Images, Network, compare
+from ibot_cli.weights.export.figures import RecordedFigure
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Subject
 
@@ -33,6 +34,8 @@ class ExportResult:
 
     Attributes:
         form: Its name.
+        title: Of the form, for people.
+        reader: The library that read it back.
         out: The folder or file.
         files: Names and sizes in bytes.
         image_size: Side in pixels of the images that it takes.
@@ -47,6 +50,8 @@ class ExportResult:
     """
 
     form: str
+    title: str
+    reader: str
     out: str
     files: Mapping[str, int]
     image_size: int
@@ -112,7 +117,14 @@ def check_place(form: Form, out: Path) -> None:
 
 
 def export(
-    subject: Subject, form: Form, out: Path, options: ExportOptions, images: Images, judge: Judge | None = None
+    subject: Subject,
+    form: Form,
+    out: Path,
+    options: ExportOptions,
+    images: Images,
+    *,
+    judge: Judge | None = None,
+    figures: Sequence[RecordedFigure] = (),
 ) -> ExportResult:
     """Write one form; nothing is left at `out` unless it was read back and is the same network.
 
@@ -124,6 +136,7 @@ def export(
         images: The images of the comparison; see `comparison_images`.
         judge: Compares what was read back with the network on data, where the precision is not fp32; see
             `ibot_cli.evaluate.exported.agreement_on`. Without it the images of the comparison are used.
+        figures: What the run has recorded about these weights, for the card.
 
     Raises:
         UsageError: See `check_export`.
@@ -136,13 +149,15 @@ def export(
         form.write(subject, folder, options)
         measured = _measured(subject, form, folder, options, images, judge)
         opened = out if form.file is None or is_single_file(form, out) else out / form.file
-        card = model_card(subject, form, options, measured, form.usage(subject, opened.name))
+        card = model_card(subject, form, options, measured, form.usage(subject, opened.name), figures)
         (folder / CARD).write_text(card, encoding="utf-8")
         files = {
             _final_name(form, out, path): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
         }
     return ExportResult(
         form=form.name,
+        title=form.title,
+        reader=form.reader or form.library,
         out=str(out),
         files=files,
         image_size=subject.image_size,
@@ -239,7 +254,7 @@ def _move(folder: Path, targets: Mapping[str, Path]) -> None:
 
 def _final_name(form: Form, out: Path, path: Path) -> str:
     if is_single_file(form, out):
-        return {str(form.file): out.name, CARD: _card_beside(out).name}[path.name]
+        return {str(form.file): out.name, CARD: _card_beside(out).name}.get(path.name, path.name)
     return path.name
 
 
