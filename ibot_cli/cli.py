@@ -13,6 +13,7 @@ from ibot_cli import __version__, console
 from ibot_cli.commands.cluster import cluster
 from ibot_cli.commands.compare import compare
 from ibot_cli.commands.embed import embed
+from ibot_cli.commands.export import export
 from ibot_cli.commands.finetune import finetune
 from ibot_cli.commands.inspect import inspect
 from ibot_cli.commands.knn_eval import knn_eval
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "predict": predict,
     "embed": embed,
     "inspect": inspect,
+    "export": export,
     "compare": compare,
     "visualize-patterns": visualize_patterns,
     "visualize-attention": visualize_attention,
@@ -99,6 +101,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot report runs/photos",
         "ibot report runs/photos --data photos/ --out photos.html --title 'Photos, first try'",
         "ibot report runs/photos --no-samples",
+    ),
+    "export": (
+        "ibot export runs/photos --to timm --out photos-timm --licence CC-BY-4.0",
+        "ibot export runs/flowers --to onnx --out flowers.onnx --int8 --data flowers/",
+        "ibot export runs/photos --to official --out photos.pth",
     ),
     "inspect": (
         "ibot inspect runs/photos",

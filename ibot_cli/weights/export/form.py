@@ -55,6 +55,7 @@ class Form:
         read_back: Opens that folder with the target's own library; the result takes normalised images
             `[B, C, H, W]` and gives outputs by the names of `Reference.forward`, as many as the form has.
         usage: Python lines that open it; the second argument is the path.
+        reader: The library that reads it back, where that is not `library`.
         notes: What the user should be told about what the form leaves out.
         takes_both: Of forms that hold student and teacher: whether their heads, given the teacher and the student,
             go with them; None for forms of one network.
@@ -72,6 +73,7 @@ class Form:
     write: Callable[[Subject, Path, ExportOptions], None]
     read_back: Callable[[Path], Callable[[Tensor], dict[str, Tensor]]]
     usage: Callable[[Subject, str], str]
+    reader: str | None = None
     notes: Callable[[Subject, ExportOptions], tuple[str, ...]] = _no_notes
     takes_both: Callable[[LoadedBackbone, LoadedBackbone], bool] | None = None
     resizes: bool = False

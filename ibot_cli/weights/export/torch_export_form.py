@@ -88,6 +88,7 @@ TORCH_EXPORT = Form(
     file=FILE,
     extra=None,
     library="pytorch",
+    reader="torch.export",
     check=check,
     write=write,
     read_back=read_back,
