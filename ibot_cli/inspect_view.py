@@ -21,11 +21,14 @@ def show(found: Inspection) -> None:
     console.table(["weights", found.weights], _facts(found), keep=["weights"])
     console.note("")
     verdict = found.verdict
-    console.table(["verdict", verdict.text], [("", text) for text in verdict.reasons], keep=["verdict"])
+    reasons = [(reason.about, reason.text) for reason in verdict.reasons]
+    console.table(["verdict", verdict.text], reasons, keep=["verdict"])
     console.note("")
     _show_parts(found)
     for text in found.notes:
         console.warn(text)
+    if found.other_non_finite:
+        console.warn(f"The {found.other} holds {found.other_non_finite:,} numbers that are NaN or infinite.")
     if found.account.refusal is not None:
         console.warn(f"Other commands load it with --partial only. {found.account.refusal}")
 
@@ -129,16 +132,15 @@ def _shortened(parts: Sequence[PartStatistics]) -> list[PartStatistics | int]:
 def _part(part: PartStatistics | int, apart: bool) -> tuple[str, ...]:
     if isinstance(part, int):
         return (f"... {part} more", *[""] * (5 + apart))
-    numbers = [part.rms, part.smallest, part.largest, *([part.distance] if apart else [])]
-    return (part.part, _count(part.parameters), *map(_number, numbers), str(part.non_finite or ""))
+    numbers = [_number(value) for value in (part.rms, part.smallest, part.largest)]
+    share = ["" if part.distance is None else f"{part.distance:.1%}"] if apart else []
+    return (part.part, _count(part.parameters), *numbers, *share, str(part.non_finite or ""))
 
 
 def _remarks(found: Inspection) -> list[str]:
     remarks = []
     if found.apart is not None:
-        remarks.append(f"The {found.other} is {found.apart:.3g} of this network's norm away from it.")
-    if found.other_non_finite:
-        remarks.append(f"The {found.other} holds {found.other_non_finite:,} numbers that are NaN or infinite.")
+        remarks.append(f"The {found.other} is {found.apart:.1%} of the {found.origin.which}'s norm away from it.")
     for layer, name in zip(
         found.head.duplicates if found.head else (), ("prototypes", "patch prototypes"), strict=False
     ):

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 _VECTORS, _ITERATIONS = 8, 10
-_PARTS = (
+_PARTS = (  # in the order in which a network uses them
     (r"backbone\.patch_embed\.", "patch embedding"),
     (r"backbone\.cls_token", "class token"),
     (r"backbone\.(masked_embed|mask_token)", "mask token"),
     (r"backbone\.(reg_token|registers?|register_tokens)", "registers"),
     (r"backbone\.(pos_embed|rel_pos_bias)", "positions"),
-    (r"backbone\.blocks\.(\d+)\.", "block {0}"),
+    (r"backbone\.(?:blocks|layers)\.(\d+)\.(?!blocks|downsample)", "block {0}"),
     (r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.", "stage {0} block {1}"),
     (r"backbone\.layers\.(\d+)\.downsample\.", "stage {0} reduction"),
     (r"(backbone\.(norm|fc_norm)|classifier\.fc_norm)\.", "final norm"),
@@ -27,6 +27,7 @@ _PARTS = (
     (r"classifier\.projection\.", "projection"),
     (r"classifier\.", "classifier"),
 )
+_BLOCKS = next(index for index, (_, part) in enumerate(_PARTS) if part.startswith("block"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class PartStatistics:
 
 
 def measure_parts(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor] | None = None) -> list[PartStatistics]:
-    """The parts of a network in the order of its tensors.
+    """The parts of a network; its blocks in the order of its tensors.
 
     Args:
         tensors: `backbone.*`, `head.*` of a projection head and `classifier.*`; only floating-point tensors count.
@@ -65,7 +66,8 @@ def measure_parts(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor] | N
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
             groups.setdefault(part_of(name), {})[name] = tensor
-    return [_measure(part, group, other) for part, group in groups.items()]
+    order = sorted(groups, key=lambda part: _rank(next(iter(groups[part]))))
+    return [_measure(part, groups[part], other) for part in order]
 
 
 def part_of(name: str) -> str:
@@ -74,6 +76,12 @@ def part_of(name: str) -> str:
         if match := re.match(pattern, name):
             return part.format(*match.groups())
     return ".".join(name.removeprefix("backbone.").split(".")[:2])
+
+
+def _rank(name: str) -> int:
+    """Place of a tensor's part among the kinds of parts; blocks and what is unknown stay in their order."""
+    first = next((index for index, (pattern, _) in enumerate(_PARTS) if re.match(pattern, name)), _BLOCKS)
+    return _BLOCKS if "block" in _PARTS[first][1] or "stage" in _PARTS[first][1] else first
 
 
 def distance(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float | None:

@@ -171,7 +171,7 @@ def inspect_weights(
         unprobed=evidence.unprobed,
         verdict=judge(evidence),
         weights_hash=loaded.weights_hash,
-        notes=tuple(loaded.notes),
+        notes=opened.notes,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ibot_cli.errors import IBotError, WeightsError
 from ibot_cli.weights.assembly import assemble
+from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.load import find_weights, load_weights
 from ibot_cli.weights.loaded import LoadedBackbone, Which
 
@@ -26,6 +27,7 @@ class Opened:
         unused: Names in the file that are known and not needed.
         unexpected: Names in the file that the network does not have.
         refusal: Why strict loading refuses the file; None where it does not.
+        notes: What the user should be told besides.
     """
 
     loaded: LoadedBackbone
@@ -34,6 +36,7 @@ class Opened:
     unused: tuple[str, ...]
     unexpected: tuple[str, ...]
     refusal: str | None
+    notes: tuple[str, ...]
 
 
 def open_weights(weights: str, which: Which | None = None, heads: int | None = None) -> Opened:
@@ -60,31 +63,44 @@ def open_weights(weights: str, which: Which | None = None, heads: int | None = N
 
 def _open(weights: str, which: Which, heads: int | None) -> Opened:
     if weights.startswith("timm:"):
-        loaded = load_weights(weights, which=which, heads=heads)
-        return _opened(loaded, known=loaded.unused, refusal=None)
+        return _fitting(load_weights(weights, which=which, heads=heads), None)
     found = find_weights(Path(weights), which, heads)
     try:
-        loaded, refusal = assemble(found), None
+        loaded = assemble(found)
     except WeightsError as error:
-        try:
-            loaded, refusal = assemble(found, partial=True), error.message
-        except WeightsError:
-            raise error from None
-    head = {name for name in found.tensors if loaded.head is None and name.startswith("head.")}
-    return _opened(loaded, known=(*found.unused, *sorted(head)), refusal=refusal, other=_other(loaded, heads))
+        return _partial(found, heads, error)
+    return _fitting(loaded, _other(loaded, heads))
 
 
-def _opened(
-    loaded: LoadedBackbone, *, known: tuple[str, ...], refusal: str | None, other: Mapping[str, Tensor] | None = None
-) -> Opened:
-    absent = set(loaded.missing)
+def _fitting(loaded: LoadedBackbone, other: Mapping[str, Tensor] | None) -> Opened:
+    return Opened(
+        loaded=loaded,
+        tensors=named_tensors(loaded),
+        other=other,
+        unused=loaded.unused,
+        unexpected=(),
+        refusal=None,
+        notes=tuple(loaded.notes),
+    )
+
+
+def _partial(found: Found, heads: int | None, error: WeightsError) -> Opened:
+    """What fits; the error of strict loading where that is too little."""
+    try:
+        loaded = assemble(found, partial=True)
+    except WeightsError:
+        raise error from None
+    known, absent = set(found.unused), set(loaded.missing)
+    if loaded.head is None:
+        known |= {name for name in found.tensors if name.startswith("head.")}
     return Opened(
         loaded=loaded,
         tensors={name: tensor for name, tensor in named_tensors(loaded).items() if name not in absent},
-        other=other,
-        unused=tuple(name for name in loaded.unused if name in set(known)),
-        unexpected=tuple(name for name in loaded.unused if name not in set(known)),
-        refusal=refusal,
+        other=_other(loaded, heads),
+        unused=tuple(name for name in loaded.unused if name in known),
+        unexpected=tuple(name for name in loaded.unused if name not in known),
+        refusal=error.message,
+        notes=found.notes,
     )
 
 

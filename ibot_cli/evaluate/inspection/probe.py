@@ -20,7 +20,7 @@ from ibot_cli.weights.shapes import build_head
 
 MOST_IMAGES, LEAST_IMAGES = 64, 16
 MOST_DRAWS = 3
-_WORK = 5e11  # multiplications per network: all images up to ViT-S at 224 px, a few seconds on two cores
+_WORK = 5e11  # multiplications for the images, and for the draws: all images up to ViT-S at 224 px
 EMBEDDED = {1: "builtin:digits", 3: "builtin:photos"}
 
 
@@ -29,7 +29,8 @@ class Probe:
     """Answers to real images.
 
     Attributes:
-        data: The images, as the user names them.
+        data: The images, as people call them.
+        embedded: Whether nobody named them.
         draws: Networks of random weights that the others are means over.
         features: Of the class tokens (or what stands for them); None if they are not finite.
         random_features: The same of random weights.
@@ -40,6 +41,7 @@ class Probe:
     """
 
     data: str
+    embedded: bool
     draws: int
     features: Spread | None
     random_features: Spread
@@ -62,22 +64,23 @@ def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
     Raises:
         DataError: `data` cannot be read, or has less than two readable images.
     """
-    data = data or EMBEDDED.get(loaded.channels)
-    if data is None:
+    name = data or EMBEDDED.get(loaded.channels)
+    if name is None:
         return f"there are no embedded images of {loaded.channels} channels"
     work = _work(loaded)
-    source = open_source(data, channels=loaded.channels, split="all")
+    source = open_source(name, channels=loaded.channels, split="all")
     wanted = max(LEAST_IMAGES, min(MOST_IMAGES, int(_WORK / work)))
     index = np.unique(np.linspace(0, len(source) - 1, min(wanted, len(source))).round().astype(np.int64))
     draws = max(1, min(MOST_DRAWS, int(_WORK / (work * len(index)))))
     features = _features(loaded.backbone, loaded, source, index)
     if len(features) < 2:
-        raise DataError(f"{data} has less than two readable images; features cannot be compared.", "Name more images.")
+        raise DataError(f"{name} has less than two readable images; features cannot be compared.", "Name more images.")
     finite = bool(torch.isfinite(features).all())
     random = [_random(loaded, source, index, seed) for seed in range(draws)]
     heads = [each for _, each in random if each is not None]
     return Probe(
         data=source.name,
+        embedded=data is None,
         draws=draws,
         features=spread_of(features) if finite else None,
         random_features=mean_of([each for each, _ in random]),
@@ -125,7 +128,10 @@ def _predicted(loaded: LoadedBackbone, features: Tensor) -> int | None:
 
 
 def _work(loaded: LoadedBackbone) -> float:
-    """About how many multiplications an image takes: each parameter once per token."""
-    stride = getattr(loaded.backbone, "stride", None) or 16
+    """About how many multiplications an image takes: each parameter once per token.
+
+    Swin's are fewer where its tokens are many, and come to what a stride of 16 pixels would be.
+    """
+    stride = min(getattr(loaded.backbone, "stride", None) or 16, 16)
     tokens = math.ceil(loaded.image_size / stride) ** 2
     return float(sum(parameter.numel() for parameter in loaded.backbone.parameters()) * tokens)

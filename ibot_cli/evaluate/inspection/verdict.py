@@ -12,6 +12,7 @@ from typing import Literal
 from ibot_cli.evaluate.inspection.probe import Probe
 from ibot_cli.evaluate.inspection.signs import STRUCTURED, Signs
 from ibot_cli.evaluate.inspection.spread import Answers, Spread
+from ibot_cli.progress import counted
 
 State = Literal["trained", "random", "collapsed", "broken", "incomplete", "unclear"]
 
@@ -21,7 +22,21 @@ FEW_DIRECTIONS = 0.85  # of their effective rank
 MORE_DIRECTIONS = 1.15
 SILENT = 0.2  # of the information in the answers of a random head
 FEW_CHOICES = 0.5  # of the prototypes that a random head puts first
+FEW_IMAGES = 8
 SMALL_SHIFT = 0.01  # of layer norms; what a few epochs do
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What a verdict hangs on.
+
+    Attributes:
+        about: What was measured, in one word.
+        text: A sentence with the measured number.
+    """
+
+    about: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +46,12 @@ class Verdict:
     Attributes:
         state: In one word.
         text: In a sentence.
-        reasons: Sentences, each with a measured number.
+        reasons: What it hangs on.
     """
 
     state: State
     text: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +81,7 @@ class Evidence:
 
 def judge(evidence: Evidence) -> Verdict:
     """The verdict: what is broken comes first, then what is missing, then what was learnt."""
-    faults = [*evidence.faults, *_answer_faults(evidence.probe)]
+    faults = [*(Reason("numbers", text) for text in evidence.faults), *_answer_faults(evidence.probe)]
     if faults:
         return Verdict(state="broken", text="Broken: these numbers are no working network.", reasons=tuple(faults))
     if evidence.missing:
@@ -81,10 +96,11 @@ def judge(evidence: Evidence) -> Verdict:
     return _structured(evidence, signs, weights)
 
 
-def _answer_faults(probe: Probe | None) -> list[str]:
+def _answer_faults(probe: Probe | None) -> list[Reason]:
     if probe is None or not probe.not_finite:
         return []
-    return [f"{probe.not_finite} of the images of {probe.data} give features that are NaN or infinite."]
+    text = f"{counted(probe.not_finite, 'image')} of {probe.data} give features that are NaN or infinite."
+    return [Reason("features", text)]
 
 
 def _incomplete(evidence: Evidence) -> Verdict:
@@ -92,11 +108,11 @@ def _incomplete(evidence: Evidence) -> Verdict:
     return Verdict(
         state="incomplete",
         text="Incomplete: the file does not hold the whole network. --partial loads what there is.",
-        reasons=(f"{count} of the {evidence.total} tensors of the network are missing or of another shape.",),
+        reasons=(Reason("tensors", f"{count} of the network's {evidence.total} are missing or of another shape."),),
     )
 
 
-def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[str]) -> Verdict:
+def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[Reason]) -> Verdict:
     """Most matrices cannot be told from random numbers."""
     untouched = signs.norms > 0 and signs.untouched_norms == signs.norms
     shift = signs.norm_shift or 0.0
@@ -111,12 +127,12 @@ def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[str]) -> Verd
     return Verdict(state="random", text=text, reasons=tuple(reasons))
 
 
-def _structured(evidence: Evidence, signs: Signs, weights: Sequence[str]) -> Verdict:
+def _structured(evidence: Evidence, signs: Signs, weights: Sequence[Reason]) -> Verdict:
     """The weights were trained; whether to any good is for the answers to images to say."""
     probe = evidence.probe
-    if probe is None or probe.features is None:
-        why = f" ({evidence.unprobed})" if evidence.unprobed else ""
-        text = f"Trained, by its weights. Whether it collapsed was not looked at{why}."
+    if probe is None or probe.features is None or probe.features.images < FEW_IMAGES:
+        why = evidence.unprobed or f"there are less than {FEW_IMAGES} images"
+        text = f"Trained, by its weights. Whether it collapsed was not looked at: {why}."
         return Verdict(state="trained", text=text, reasons=tuple(weights))
     reasons = (*weights, *_seen(probe))
     collapse = _collapse(probe, evidence.classifier)
@@ -125,10 +141,8 @@ def _structured(evidence: Evidence, signs: Signs, weights: Sequence[str]) -> Ver
     ratio = probe.features.effective_rank / max(probe.random_features.effective_rank, 1e-9)
     if ratio < MORE_DIRECTIONS and not evidence.classifier:
         less = "fewer directions than" if ratio < FEW_DIRECTIONS else "no more directions than"
-        text = (
-            f"Cannot tell: the weights were trained, but features of {probe.data} spread over {less} those of random "
-            "weights. --data with images like those of the training says more."
-        )
+        more = " --data with images like those of the training says more." if probe.embedded else ""
+        text = f"Cannot tell: trained, but features of {probe.data} spread over {less} those of random weights.{more}"
         return Verdict(state="unclear", text=text, reasons=reasons)
     return Verdict(state="trained", text="Trained, and different images get different features.", reasons=reasons)
 
@@ -141,7 +155,7 @@ def _collapse(probe: Probe, classifier: bool) -> str | None:
         return "Collapsed: different images get almost the same features, more so than with random weights."
     answers, before = probe.answers, probe.random_answers
     if classifier:
-        silent = probe.predicted == 1 and features.images >= 8
+        silent = probe.predicted == 1
         return "Collapsed: every image is put into the same class." if silent and features.cosine > 0.9 else None
     if answers is None or before is None:
         return None
@@ -155,42 +169,44 @@ def _collapse(probe: Probe, classifier: bool) -> str | None:
     return None
 
 
-def _weight_reasons(signs: Signs) -> list[str]:
+def _weight_reasons(signs: Signs) -> list[Reason]:
     found = []
     if signs.structure is not None:
-        found.append(
-            f"Matrices: the largest singular value is {signs.structure:.2f} times that of random numbers (median of "
+        text = (
+            f"The largest singular value is {signs.structure:.2f} times that of random numbers (median of "
             f"{signs.matrices}; {signs.least:.2f} to {signs.most:.2f}); {signs.structured} are above {STRUCTURED:g}."
         )
+        found.append(Reason("matrices", text))
     if signs.norms and signs.untouched_norms == signs.norms:
-        found.append(f"Norms: all {signs.norms} have weight 1 and bias 0, as before training.")
+        found.append(Reason("norms", f"All {signs.norms} have weight 1 and bias 0, as before training."))
     elif signs.norms:
-        found.append(f"Norms: moved by {signs.norm_shift:.2g} on average from weight 1 and bias 0.")
+        found.append(Reason("norms", f"Moved by {signs.norm_shift:.2g} on average from weight 1 and bias 0."))
     return found
 
 
-def _seen(probe: Probe | None) -> list[str]:
+def _seen(probe: Probe | None) -> list[Reason]:
     """What images showed, each number beside that of random weights."""
     if probe is None or probe.features is None:
         return []
-    found = [_feature_reason(probe.features, probe.random_features, probe.data)]
+    found = [Reason("features", _feature_text(probe.features, probe.random_features, probe.data))]
     if probe.answers is not None and probe.random_answers is not None:
-        found.append(_answer_reason(probe.answers, probe.random_answers))
+        found.append(Reason("head", _answer_text(probe.answers, probe.random_answers)))
     if probe.predicted is not None:
-        found.append(f"Classifier: {probe.predicted} classes are put first for an image.")
+        classes = counted(probe.predicted, "class is", "classes are")
+        found.append(Reason("classifier", f"{classes} put first for an image."))
     return found
 
 
-def _feature_reason(found: Spread, random: Spread, data: str) -> str:
+def _feature_text(found: Spread, random: Spread, data: str) -> str:
     return (
-        f"Features of {found.images} images of {data}: mean cosine {_cosine(found.cosine)} (random weights "
+        f"Of {found.images} images of {data}: mean cosine {_cosine(found.cosine)} (random weights "
         f"{_cosine(random.cosine)}), effective rank {found.effective_rank:.1f} ({random.effective_rank:.1f})."
     )
 
 
-def _answer_reason(found: Answers, random: Answers) -> str:
+def _answer_text(found: Answers, random: Answers) -> str:
     return (
-        f"Head: an answer tells {found.information:.2g} of {found.most:.2f} nats about its image (random "
+        f"An answer tells {found.information:.2g} of {found.most:.2f} nats about its image (random "
         f"{random.information:.2g}); {found.first_choices:.0f} prototypes are put first ({random.first_choices:.0f})."
     )
 
