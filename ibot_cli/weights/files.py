@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.safetensors_file import is_safetensors, read_safetensors
+from ibot_cli.weights.safetensors_file import has_header, is_safetensors, read_safetensors
 from ibot_cli.weights.strangers import refuse_archive, refuse_start
 
 METADATA = "safetensors_metadata"
@@ -40,7 +40,8 @@ def read_weights_file(path: Path) -> Any:
         start = file.read(512)
     if not start.strip():
         raise WeightsError(f"{path} is empty.", _DOWNLOAD_AGAIN)
-    refuse_start(path, start)
+    if not has_header(start):
+        refuse_start(path, start)
     if is_safetensors(path, start):
         tensors, metadata = read_safetensors(path)
         return {"state_dict": tensors, METADATA: metadata}

@@ -16,7 +16,15 @@ _LENGTH = 8  # bytes before the header, its length as a little-endian integer
 
 def is_safetensors(path: Path, start: bytes) -> bool:
     """Whether a file is of this kind, by its name or by how it starts."""
-    return path.suffix == ".safetensors" or start[_LENGTH : _LENGTH + 1] == b"{"
+    return path.suffix == ".safetensors" or has_header(start)
+
+
+def has_header(start: bytes) -> bool:
+    """Whether a file starts as safetensors: with the length of a header, in less than 4 GB, and a JSON object.
+
+    The length can be any number, so its bytes may look like the magic number of another kind of file.
+    """
+    return start[_LENGTH // 2 : _LENGTH + 1] == b"\0\0\0\0{"
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
