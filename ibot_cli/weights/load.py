@@ -10,7 +10,9 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
 from ibot_cli.weights.assembly import assemble
 from ibot_cli.weights.files import read_weights_file
-from ibot_cli.weights.layouts import dinov2, huggingface, mae, native, official, ours
+from ibot_cli.weights.folders import no_weights
+from ibot_cli.weights.layouts import beit, dinov2, huggingface, mae, native, official, ours, timm_files
+from ibot_cli.weights.layouts.folder import model_folder
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import LoadedBackbone, Which, weights_hash
 from ibot_cli.weights.origin import Origin
@@ -47,12 +49,16 @@ FILE_LAYOUTS = (
     FileLayout(ours.matches, ours.read),
     FileLayout(native.matches, native.read),
     FileLayout(dinov2.matches, dinov2.read),
+    FileLayout(beit.matches, beit.read),
     FileLayout(mae.matches, mae.read),
+    FileLayout(huggingface.matches_file, huggingface.read_file),
+    FileLayout(timm_files.matches, timm_files.read),
     FileLayout(official.matches, official.read),
 )
 FOLDER_LAYOUTS = (
     FolderLayout(ours.matches_folder, ours.read_folder),
     FolderLayout(huggingface.matches, huggingface.read),
+    FolderLayout(timm_files.matches_folder, timm_files.read_folder),
 )
 
 
@@ -62,8 +68,8 @@ def load_weights(
     """Load a backbone, and its head or classifier where there is one; every tensor of the file is accounted for.
 
     Args:
-        weights: A run directory of `ibot pretrain` or `ibot finetune` (its newest checkpoint), a checkpoint file of
-            ours, an official iBOT or DINO `.pth` (full, or an extracted backbone), or `timm:NAME`.
+        weights: A run directory of `ibot pretrain` or `ibot finetune` (its newest checkpoint), a checkpoint or export
+            of ours, a file of another project or a folder of a model (see the layouts below), or `timm:NAME`.
         which: The network of a checkpoint that holds two; the teacher is what iBOT evaluates.
         heads: Attention heads of a foreign ViT of unusual width; no tensor shows them.
         partial: Load what fits, leave the rest of the network at fresh values and say so in `notes`.
@@ -72,6 +78,7 @@ def load_weights(
         WeightsError: The name, the file or the tensors do not fit; the message lists what is missing and unexpected.
         RunError: A run's checkpoints cannot be read.
     """
+    weights = weights.removeprefix("timm:local-dir:")
     if weights.startswith("timm:"):
         return _from_timm(weights.removeprefix("timm:"))
     return assemble(find_weights(Path(weights), which, heads), partial=partial)
@@ -84,7 +91,8 @@ def find_weights(path: Path, which: Which = "teacher", heads: int | None = None)
         WeightsError: It cannot be read, or is of no known layout.
         RunError: A run's checkpoints cannot be read.
     """
-    return _in_folder(path, which, heads) if path.is_dir() else _in_file(path, which, heads)
+    folder = path if path.is_dir() else model_folder(path)
+    return _in_file(path, which, heads) if folder is None else _in_folder(folder, which, heads)
 
 
 def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher", *, partial: bool = False) -> LoadedBackbone:
@@ -103,10 +111,7 @@ def _in_file(path: Path, which: Which, heads: int | None) -> Found:
 def _in_folder(path: Path, which: Which, heads: int | None) -> Found:
     layout = next((layout for layout in FOLDER_LAYOUTS if layout.matches(path)), None)
     if layout is None:
-        raise WeightsError(
-            f"{path} is a directory but not a run: it has no config.yaml.",
-            "Name a directory that `ibot pretrain` or `ibot finetune` made, or a checkpoint file.",
-        )
+        raise no_weights(path)
     return layout.read(path, which, heads)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ibot_cli.weights.layouts.found import TimmNetwork
 from ibot_cli.weights.norm_epsilon import OURS
 from ibot_cli.weights.shapes import BackboneShape
+from ibot_cli.weights.timm_models import TimmBackbone
 
 _PATCHES = 4  # of the image's side: the norms act on each token alone
 
@@ -27,16 +28,16 @@ def epsilon_note(
     Returns:
         Empty without a difference, and where the tensors do not fit (which is an error elsewhere).
     """
-    if epsilon is None or epsilon == OURS or not isinstance(network, BackboneShape):
+    if epsilon is None or epsilon == OURS:
         return ()
     with torch.random.fork_rng(devices=[]):
         backbone = network.build().eval()
+    filled: nn.Module = backbone.model if isinstance(backbone, TimmBackbone) else backbone
     try:
-        backbone.load_state_dict({name.removeprefix("backbone."): value for name, value in tensors.items()})
+        filled.load_state_dict({name.removeprefix("backbone."): value for name, value in tensors.items()})
     except RuntimeError:
         return ()
-    side = min(network.image_size, _PATCHES * backbone.stride)
-    images = torch.randn(1, network.channels, side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, *_size(network), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = backbone(images)
         for module in backbone.modules():
@@ -48,3 +49,12 @@ def epsilon_note(
         f"Its norms have epsilon {epsilon:g}, those of ibot {OURS:g}: on a random image the tokens differ by"
         f" {difference:.1e} of their largest value.",
     )
+
+
+def _size(network: BackboneShape | TimmNetwork) -> tuple[int, int, int]:
+    """Channels, height and width of the image."""
+    if isinstance(network, BackboneShape):
+        side = min(network.image_size, _PATCHES * network.patch_size)
+        return network.channels, side, side
+    kwargs = network.kwargs
+    return int(kwargs["in_chans"]), int(kwargs["img_size"]), int(kwargs["img_size"])

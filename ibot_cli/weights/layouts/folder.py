@@ -34,9 +34,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def holds_weights(folder: Path) -> bool:
-    """Whether there is a file that `read_tensors` would read."""
-    return any((folder / name).is_file() for name in (*_INDICES, *_SINGLE))
+def model_folder(path: Path) -> Path | None:
+    """The folder of a model whose weights file was named itself; its config.json says more than the file."""
+    named = path.name in _SINGLE and path.is_file() and (path.parent / CONFIG).is_file()
+    chosen = named and next(name for name in _SINGLE if (path.parent / name).is_file()) == path.name
+    return path.parent if chosen and {"model_type", "architecture"} & read_json(path.parent / CONFIG).keys() else None
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's transformers library: ViT, ViT-MAE, ViT-MSN, DINOv2, Swin; read without that library.
+"""Folders of Hugging Face's transformers library: ViT, ViT-MAE, ViT-MSN, DINOv2, Swin, BEiT; read without that library.
 
 Each `model_type` is checked for everything that our networks cannot be, so that nothing else is computed in silence.
 """
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from ibot_cli.core import swin
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.description import KEY
+from ibot_cli.weights.description import KEY, as_text
+from ibot_cli.weights.files import tensors_in
 from ibot_cli.weights.finetuned import ClassifierShape
-from ibot_cli.weights.layouts import dinov2
+from ibot_cli.weights.layouts import beit, dinov2
 from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.epsilon_note import epsilon_note
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.layouts.huggingface_checks import architecture, check, refused, side_of
-from ibot_cli.weights.layouts.huggingface_names import translate
+from ibot_cli.weights.layouts.huggingface_names import PATCHES, timm_name, translate
 from ibot_cli.weights.layouts.preprocessor import FILE, read_preparation
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS, swin_at_epsilon
@@ -36,16 +37,18 @@ _METHODS = {
     "dinov2": "DINOv2",
     "dinov2_with_registers": "DINOv2",
     "swin": None,
+    "beit": "BEiT",
 }
 
 
+_WITH_LABELS = "ForImageClassification"
 _EPSILON = 1e-12  # of those models whose configuration does not say it
 
 
 class _Opened(NamedTuple):
     """A folder that was read; tensors in timm's names."""
 
-    folder: Path
+    path: Path
     config: Mapping[str, Any]
     tensors: dict[str, Tensor]
     unused: tuple[str, ...]
@@ -64,19 +67,41 @@ def read(folder: Path, which: Which, heads: int | None) -> Found:
         WeightsError: The model is of a kind or has layers that ours do not have, or its files are incomplete.
     """
     config = read_json(folder / CONFIG)
-    kind = str(config["model_type"])
-    if kind not in _METHODS:
+    check(folder, config, _METHODS)
+    return _read(folder, config, read_tensors(folder), which)
+
+
+def matches_file(content: Mapping[str, Any]) -> bool:
+    """Whether a loaded file has the names of that library."""
+    return any(timm_name(name) == PATCHES and name != PATCHES for name in tensors_in(content))
+
+
+def read_file(content: Mapping[str, Any], path: Path, which: Which, heads: int | None) -> Found:
+    """As `read`, for a folder's weights file that was named itself.
+
+    Raises:
+        WeightsError: As `read`, or there is no config.json beside it.
+    """
+    config = read_json(path.parent / CONFIG)
+    if "model_type" not in config:
         raise WeightsError(
-            f"{folder} holds a {architecture(config)} (model_type {kind}), which ibot cannot read.",
-            f"Known are {', '.join(_METHODS)}.",
+            f"{path} is of Hugging Face's transformers library, and no {CONFIG} beside it says which network it is.",
+            f"Put the model's {CONFIG} and {FILE} into the same folder.",
         )
-    check(folder, config)
-    tensors, unused, mask_token = translate(read_tensors(folder), missing_bias=config.get("qkv_bias") is False)
-    opened = _Opened(folder, config, tensors, tuple(unused), mask_token)
+    check(path.parent, config, _METHODS)
+    return _read(path, config, tensors_in(content), which)
+
+
+def _read(path: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], which: Which) -> Found:
+    tensors, unused, mask_token = translate(state, missing_bias=config.get("qkv_bias") is False)
+    opened = _Opened(path, config, tensors, tuple(unused), mask_token)
+    kind = str(config["model_type"])
     if kind.startswith("dinov2"):
         found = _dinov2(opened, which)
     elif kind == "swin":
         found = _swin(opened)
+    elif kind == "beit":
+        found = _beit(opened, which)
     else:
         found = _vit(opened)
     return _with_preparation(found, opened)
@@ -98,7 +123,7 @@ def _swin(opened: _Opened) -> Found:
     shape = replace(shape, image_size=side_of(config.get("image_size", shape.image_size)))
     expected = swin.SIZES[shape.arch].heads
     if tuple(config.get("num_heads", expected)) != expected:
-        raise refused(opened.folder, f"num_heads is {config['num_heads']}, here a {shape.arch} has {list(expected)}")
+        raise refused(opened.path, f"num_heads is {config['num_heads']}, here a {shape.arch} has {list(expected)}")
     token = opened.mask_token
     return Found(
         network=shape,
@@ -113,16 +138,31 @@ def _dinov2(opened: _Opened, which: Which) -> Found:
     """The names that the translation gives are those of DINOv2's own files."""
     token = {} if opened.mask_token is None else {"mask_token": opened.mask_token}
     heads = opened.config.get("num_attention_heads")
-    found = dinov2.read({**opened.tensors, **token}, opened.folder, which, heads)
+    found = dinov2.read({**opened.tensors, **token}, opened.path, which, heads)
     return replace(found, unused=(*opened.unused, *found.unused), origin=_origin(opened), description=None, notes=())
+
+
+def _beit(opened: _Opened, which: Which) -> Found:
+    """The names that the translation gives are those of BEiT's own files."""
+    token = {} if opened.mask_token is None else {"mask_token": opened.mask_token}
+    heads = opened.config.get("num_attention_heads")
+    found = beit.read({**opened.tensors, **token}, opened.path, which, heads)
+    finetuned = architecture(opened.config).endswith(_WITH_LABELS)
+    return replace(
+        found,
+        unused=(*opened.unused, *found.unused),
+        origin=_origin(opened),
+        description=None,
+        notes=() if finetuned else found.notes,
+    )
 
 
 def _origin(opened: _Opened) -> Origin:
     kind, made = str(opened.config["model_type"]), architecture(opened.config)
-    supervised = _METHODS[kind] is None and made.endswith("ForImageClassification")
+    supervised = _METHODS[kind] is None and made.endswith(_WITH_LABELS)
     return Origin(
         layout=f"Hugging Face folder ({made})",
-        path=str(opened.folder),
+        path=str(opened.path),
         method="supervised" if supervised else _METHODS[kind],
         arguments=opened.config,
     )
@@ -134,9 +174,10 @@ def _with_preparation(found: Found, opened: _Opened) -> Found:
     native = network.image_size if isinstance(network, BackboneShape) else int(network.kwargs["img_size"])
     epsilon = None if config["model_type"] == "swin" else float(config.get("layer_norm_eps", _EPSILON))
     notes = epsilon_note(network, found.tensors, epsilon)
-    preparation, told = read_preparation(opened.folder, int(config.get("num_channels", 3)), native)
+    folder = opened.path if opened.path.is_dir() else opened.path.parent
+    preparation, told = read_preparation(folder, int(config.get("num_channels", 3)), native)
     if preparation is not None and preparation.image_size != native:
         told = (*told, f"Images have {preparation.image_size} px, as {FILE} says; the positions are for {native} px.")
-    return with_description(
-        replace(found, preparation=preparation, notes=(*found.notes, *notes, *told)), config.get(KEY)
-    )
+    found = replace(found, preparation=preparation or found.preparation, notes=(*found.notes, *notes, *told))
+    described = config.get(KEY)
+    return found if described is None else with_description(found, as_text(described))

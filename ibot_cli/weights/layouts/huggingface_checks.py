@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,24 @@ def refused(folder: Path, reason: str) -> WeightsError:
     )
 
 
-def check(folder: Path, config: Mapping[str, Any]) -> None:
+def check(folder: Path, config: Mapping[str, Any], known: Iterable[str]) -> None:
     """Refuse what our networks cannot compute.
 
+    Args:
+        folder: For the message.
+        config: Of the model.
+        known: The kinds of model that are read, by `model_type`.
+
     Raises:
-        WeightsError: Activation, MLP, attention, patches or positions are of another kind.
+        WeightsError: Its kind, activation, MLP, attention, patches or positions are others.
     """
-    problems = [*_of_all(config), *(_of_swin(config) if config["model_type"] == "swin" else ())]
+    kind, names = config["model_type"], list(known)
+    if kind not in names:
+        raise WeightsError(
+            f"{folder} holds a {architecture(config)} (model_type {kind}), which ibot cannot read.",
+            f"Known are the model types {', '.join(names)}.",
+        )
+    problems = [*_of_all(config), *(_of_swin(config) if kind == "swin" else ())]
     if problems:
         raise refused(folder, "; ".join(problems))
 

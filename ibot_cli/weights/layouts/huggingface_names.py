@@ -19,6 +19,7 @@ PREFIXES = r"(vit|dinov2|dinov2_with_registers|swin|beit)\."
 UNUSED = re.compile(
     r"(pooler\.dense|classifier|decoder|lm_head)\..+|(.+\.)?(relative_position_index|attn_mask|position_ids)"
 )
+PATCHES = "patch_embed.proj.weight"
 MASK_TOKEN = "embeddings.mask_token"
 _TOGETHER = {
     "attn.q": ("attn.qkv", ("attn.q", "attn.k", "attn.v")),
@@ -99,6 +100,10 @@ def _joined(tensors: Mapping[str, Tensor], missing_bias: bool) -> dict[str, Tens
         block, first, kind = match.groups()
         whole, parts = _TOGETHER[first]
         names = [f"{block}{part}.{kind}" for part in parts]
+        if kind == "bias" and f"{block}attn.k.bias" not in tensors:  # BEiT: zero, and not in its files either
+            joined[f"{block}attn.q_bias"] = joined.pop(f"{block}attn.q.bias")
+            joined[f"{block}attn.v_bias"] = joined.pop(f"{block}attn.v.bias")
+            continue
         lost = [part for part in names if part not in tensors]
         if lost:
             raise WeightsError(

@@ -32,7 +32,7 @@ def read_preparation(folder: Path, channels: int, image_size: int) -> tuple[Prep
     """
     content = read_json(folder / FILE)
     if not content:
-        return None, (f"There is no {FILE}: ImageNet's mean and deviation are assumed.",)
+        return None, (f"There is no {FILE}; the mean and deviation of its images are a guess.",)
     try:
         return _preparation(content, channels, image_size)
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:

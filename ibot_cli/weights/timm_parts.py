@@ -1,0 +1,64 @@
+"""Models of timm as networks of ours, where both compute the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ibot_cli.errors import WeightsError
+from ibot_cli.weights.norm_epsilon import OURS, swin_at_epsilon
+from ibot_cli.weights.shapes import BackboneShape, backbone_shape
+from ibot_cli.weights.timm_models import TimmBackbone
+from ibot_cli.weights.timm_tensors import in_our_names
+
+_SAME = 1e-4  # largest difference of tokens over their largest value that counts as rounding
+
+
+def our_network(network: TimmBackbone, image_size: int) -> tuple[BackboneShape, dict[str, Tensor]] | None:
+    """The shape and the tensors of our network that computes the same tokens as a filled model of timm.
+
+    Layer scale is folded into the layers before it, registers keep their place, a Swin's other epsilon of the norms
+    goes into the weights. What cannot be had so (pooling of a classifier, other layers) makes the tokens differ.
+
+    Args:
+        network: In evaluation mode.
+        image_size: Side of the images that it was built for, in pixels.
+
+    Returns:
+        None where there is no such network.
+    """
+    model: Any = network.model
+    tensors = _our_names(model)
+    named = {f"backbone.{name}": value for name, value in tensors.items()}
+    try:
+        shape = backbone_shape(named, {}, _heads(model))
+        shape = replace(shape, image_size=image_size)
+        with torch.random.fork_rng(devices=[]):
+            ours = shape.build().eval()
+        ours.load_state_dict(tensors)
+    except (WeightsError, RuntimeError, ValueError):
+        return None
+    images = torch.rand(1, shape.channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = network(images), ours(images)
+    found = found[:, : expected.shape[1]]  # a model without class token gives its pooled feature alone
+    same = expected.shape == found.shape and (expected - found).abs().max() <= _SAME * expected.abs().max()
+    return (shape, tensors) if same else None
+
+
+def _our_names(model: Any) -> dict[str, Tensor]:
+    tensors = in_our_names(model.state_dict())
+    if any(name.startswith("layers.") for name in tensors):
+        return swin_at_epsilon(tensors, float(getattr(model.norm, "eps", OURS)), OURS)
+    for name in [name for name in tensors if name.endswith(".attn.qkv.weight")]:
+        tensors.setdefault(f"{name.removesuffix('weight')}bias", torch.zeros_like(tensors[name][:, 0]))
+    return tensors
+
+
+def _heads(model: Any) -> int | None:
+    blocks = getattr(model, "blocks", None)
+    heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks is not None and len(blocks) else None
+    return heads if isinstance(heads, int) else None
