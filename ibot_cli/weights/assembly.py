@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
@@ -143,27 +142,40 @@ def _built_classifier(shape: ClassifierShape) -> _Built:
 
 def _fill(built: _Built, found: Found, partial: bool) -> _Filled:
     origin = found.origin.path
-    if built.classifier is not None:
-        parts = [Part("", built.classifier, found.tensors)]
-        inside = {name: value for name, value in found.tensors.items() if name.startswith("backbone.")}
-        backbone = Part("backbone.", built.backbone, inside)
-        above: dict[str, Any] = {}
-    else:
-        inside = {name: value for name, value in found.tensors.items() if not name.startswith("head.")}
-        above = {name: value for name, value in found.tensors.items() if name.startswith("head.")}
-        backbone = Part("backbone.", built.backbone, inside)
-        parts = [backbone, *([] if built.head is None else [Part("head.", built.head, above)])]
-    unread = () if built.head is not None else tuple(above)
-    if not partial or fit(parts).complete:
+    above = {name: value for name, value in found.tensors.items() if name.startswith("head.")}
+    parts = _parts(built, found, above)
+    unread = () if built.head is not None or built.classifier is not None else tuple(above)
+    first = fit(parts)
+    if not partial or first.complete:
         fill(parts, origin)
         return _Filled(built.head, unread)
-    check_enough(backbone, origin)
+    inside = {name: value for name, value in found.tensors.items() if name.startswith("backbone.")}
+    check_enough(Part("backbone.", built.backbone, inside), origin)
+    if built.classifier is not None:
+        _require_whole_classifier(first, origin)
     head = built.head
     if head is not None and not fit(parts[1:]).complete:  # half a head gives scores that mean nothing
         head, parts, unread = None, parts[:1], tuple(above)
     result = fit(parts)
     load_fitting(parts, result)
     return _Filled(head, (*unread, *result.unexpected), result.absent, _report(result, head is not built.head))
+
+
+def _parts(built: _Built, found: Found, above: Mapping[str, Tensor]) -> list[Part]:
+    if built.classifier is not None:
+        return [Part("", built.classifier, found.tensors)]
+    inside = {name: value for name, value in found.tensors.items() if name not in above}
+    backbone = Part("backbone.", built.backbone, inside)
+    return [backbone] if built.head is None else [backbone, Part("head.", built.head, above)]
+
+
+def _require_whole_classifier(found: Fit, origin: str) -> None:
+    lost = [name for name in found.absent if not name.startswith("backbone.")]
+    if lost:
+        raise WeightsError(
+            f"The classifier of {origin} does not fit: {listed(lost)}. Its classes would be random.",
+            "--partial is for the tensors of a backbone.",
+        )
 
 
 def _report(result: Fit, without_head: bool) -> tuple[str, ...]:

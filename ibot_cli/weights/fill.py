@@ -77,12 +77,21 @@ def fit(parts: Sequence[Part]) -> Fit:
         missing += sorted(wanted.keys() - tensors.keys())
         unexpected += sorted(tensors.keys() - wanted.keys())
         for name in sorted(wanted.keys() & tensors.keys()):
-            found, expected = list(tensors[name].shape), list(wanted[name].shape)
-            if found == expected:
+            problem = _difference(tensors[name], wanted[name])
+            if problem is None:
                 fitting.append(name)
             else:
-                reshaped[name] = f"{name} is {found}, not {expected}"
+                reshaped[name] = f"{name} is {problem}"
     return Fit(tuple(fitting), tuple(missing), tuple(unexpected), reshaped)
+
+
+def _difference(found: Tensor, wanted: Tensor) -> str | None:
+    """Why one cannot stand for the other; integers are codes of a compressed network, not its weights."""
+    if found.shape != wanted.shape:
+        return f"{list(found.shape)}, not {list(wanted.shape)}"
+    if wanted.is_floating_point() and not found.is_floating_point():
+        return f"{found.dtype}, not floating-point".removeprefix("torch.")
+    return None
 
 
 def fill(parts: Sequence[Part], origin: str) -> None:
