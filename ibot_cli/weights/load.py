@@ -16,7 +16,7 @@ from ibot_cli.weights.layouts.folder import model_folder
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import LoadedBackbone, Which, weights_hash
 from ibot_cli.weights.origin import Origin
-from ibot_cli.weights.timm_models import load_timm
+from ibot_cli.weights.timm_names import load_timm
 
 __all__ = [
     "FILE_LAYOUTS",

@@ -1,13 +1,10 @@
-"""Pretrained models of the timm library as backbones."""
+"""Models of the timm library as backbones."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from timm.layers import Attention
 from timm.models.beit import Attention as BeitAttention
@@ -149,48 +146,3 @@ def _stride(model: Any) -> int | None:
     if not size or not grid or size[0] != size[1] or grid[0] != grid[1] or size[0] % grid[0]:
         return None
     return int(size[0] // grid[0])
-
-
-@dataclass(frozen=True)
-class TimmModel:
-    """A backbone and how its images are prepared."""
-
-    backbone: TimmBackbone
-    channels: int
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_ratio: float
-
-
-def load_timm(name: str, *, pretrained: bool = True) -> TimmModel:
-    """Build `timm.create_model(name)`; pretrained weights come from timm's cache or the network.
-
-    Raises:
-        WeightsError: No such model, or its weights cannot be had.
-    """
-    base = name.partition(".")[0]
-    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(base):
-        close = difflib.get_close_matches(base, timm.list_models(), n=3)
-        raise WeightsError(
-            f"timm has no model {name!r}.",
-            f"Did you mean {' or '.join(close)}?" if close else "`timm.list_models()` lists them.",
-        )
-    try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # whatever the network, the hub or timm itself raises, the user can do the same
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"timm cannot load {name!r}: {reason}",
-            "Check the name's tag and the network; pretrained weights are downloaded once and cached.",
-        ) from error
-    settings = model.pretrained_cfg
-    channels, image_size, _ = settings["input_size"]
-    return TimmModel(
-        TimmBackbone(model),
-        channels,
-        image_size,
-        tuple(settings["mean"]),
-        tuple(settings["std"]),
-        float(settings.get("crop_pct") or 0.875),
-    )

@@ -117,11 +117,9 @@ def timm_vit() -> LoadedBackbone:
 def _timm(name: str) -> LoadedBackbone:
     import timm
 
-    from ibot_cli.weights import timm_models
-
     create = timm.create_model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timm_models.timm, "create_model", lambda name, **options: create(name, num_classes=0))
+        patch.setattr("timm.create_model", lambda name, **options: create(name, num_classes=0))
         return load_weights(f"timm:{name}")
 
 

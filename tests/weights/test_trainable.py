@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.errors import UsageError, WeightsError
-from ibot_cli.weights import timm_models
 from ibot_cli.weights.load import load_weights
 from ibot_cli.weights.trainable import Trainable, at_image_size, resize_positions, trainable
 from tests.weights.finetuned_files import write_run
@@ -37,7 +36,7 @@ def from_timm(monkeypatch: pytest.MonkeyPatch, name: str, **options: Any) -> Tra
         MADE[:] = [model]
         return model
 
-    monkeypatch.setattr(timm_models.timm, "create_model", local)
+    monkeypatch.setattr(timm, "create_model", local)
     return trainable(load_weights(f"timm:{name}"))
 
 
