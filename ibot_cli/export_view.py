@@ -14,9 +14,10 @@ _UNITS = ("B", "KiB", "MiB", "GiB")
 
 def show(result: ExportResult) -> None:
     """The files, the differences, and the lines that open them."""
-    console.note(f"{result.title}: {result.out}")
+    console.note(f"Written to {result.out}: {result.title}.\n")
     sizes = [(name, size_text(size)) for name, size in result.files.items()]
     console.table(["File", "Size"], sizes, right=["Size"], keep=["Size"])
+    console.note("")
     _show_differences(result)
     for text in (*result.notes, *(result.agreement.sentences() if result.agreement is not None else ())):
         console.note(text)
@@ -33,16 +34,22 @@ def size_text(size: int) -> str:
 
 
 def _show_differences(result: ExportResult) -> None:
+    from ibot_cli.weights.export.compare import difference_text
+
     here, tolerance = f"at {result.image_size} px", "Tolerance"
     columns, rows = ["Output", here, tolerance], []
     if result.elsewhere is not None:
         columns.append(f"at {result.other_size} px")
     for name, difference in result.differences.items():
-        row = [name, f"{difference:.1e}", f"{result.tolerance:.0e}"]
-        rows.append(row if result.elsewhere is None else [*row, f"{result.elsewhere[name]:.1e}"])
+        row = [name, difference_text(difference), f"{result.tolerance:.0e}"]
+        rows.append(row if result.elsewhere is None else [*row, difference_text(result.elsewhere[name])])
     console.table(columns, rows, right=columns[1:], keep=columns)
+    console.note("")
     console.note(
         f"Largest difference over largest value, on {result.num_images} real images, read back with {result.reader}."
     )
     if result.elsewhere is not None:
-        console.note(f"At {result.other_size} px positions are resized by the target's own interpolation.")
+        console.note(
+            f"At {result.other_size} px, for information: there the positions are resized by {result.reader}'s own "
+            "interpolation."
+        )

@@ -12,6 +12,7 @@ import yaml
 
 from ibot_cli import __version__
 from ibot_cli.weights.export.agreement import Agreement
+from ibot_cli.weights.export.compare import difference_text
 from ibot_cli.weights.export.figures import RecordedFigure
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.history import class_names, data_name, data_text, method_text, recipe_text, title_of
@@ -103,6 +104,9 @@ def _facts(subject: Subject, form: Form, measured: Measured) -> str:
     if size != subject.native_image_size:
         native = subject.native_image_size
         rows.append(("Trained at", f"{native} x {native} pixels; positions were resized to {size} x {size}"))
+    missing = len(subject.loaded.missing)
+    if missing:
+        rows.append(("Incomplete", f"{missing:,} tensors were not in the original file and hold random values"))
     return _table(("", ""), rows)
 
 
@@ -154,13 +158,13 @@ def _check(form: Form, options: ExportOptions, measured: Measured) -> str:
     precision = "" if options.precision == "fp32" else f" in {options.precision}"
     lines = [
         f"Read back with {form.reader or form.library} and compared{precision} with the network it came from, on "
-        f"{measured.num_images} real images: the largest difference is {worst:.1e} of the largest value (tolerance "
-        f"{measured.tolerance:.0e})."
+        f"{measured.num_images} real images: the largest difference is {difference_text(worst)} of the largest value "
+        f"(tolerance {measured.tolerance:.0e})."
     ]
     if measured.elsewhere is not None:
         lines.append(
             f"At {measured.other_size} x {measured.other_size} pixels, where positions are interpolated, it is "
-            f"{max(measured.elsewhere.values()):.1e}."
+            f"{difference_text(max(measured.elsewhere.values()))}."
         )
     if measured.agreement is not None:
         agreement = replace(measured.agreement, data=data_name(measured.agreement.data), notes=())

@@ -10,7 +10,7 @@ from torch import Tensor
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.data.transform import eval_transform
-from ibot_cli.errors import DataError, ExportError
+from ibot_cli.errors import DataError, ExportError, WeightsError
 from ibot_cli.weights.export.subject import Subject
 
 LEAST_IMAGES, IMAGES = 4, 8
@@ -55,9 +55,17 @@ def compare(reference: Network, exported: Network, images: Tensor) -> dict[str, 
         images: Normalised images `[B, C, H, W]`.
 
     Raises:
-        ExportError: It has no output, or one of another shape.
+        WeightsError: The network itself gives numbers that are not finite.
+        ExportError: What was exported has no output, or one of another shape.
     """
-    expected, found = reference(images), exported(images)
+    expected = reference(images)
+    broken = [name for name, value in expected.items() if not value.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"The network itself gives NaN or infinity on real images, in {', '.join(broken)}.",
+            "There is nothing to hand over; `ibot inspect` says more about the weights.",
+        )
+    found = exported(images)
     if not found:
         raise ExportError("The exported network gives no output.")
     for name, value in found.items():
@@ -72,6 +80,11 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
     """Largest |difference| over largest |expected value|."""
     largest = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     return float((found.detach().float().cpu() - expected.float()).abs().max() / largest)
+
+
+def difference_text(difference: float) -> str:
+    """For people; equal bit for bit is 0."""
+    return f"{difference:.1e}" if difference else "0"
 
 
 def _readable(source: Source) -> list[int]:

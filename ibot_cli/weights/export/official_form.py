@@ -72,18 +72,19 @@ def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def usage(subject: Subject, path: str) -> str:
-    """The line that reads it, as the authors' scripts do, and ours."""
+    """The lines that read it, as the authors' scripts do and with ours."""
     return "\n".join(
         [
+            "# For the authors' scripts (--pretrained_weights); with torch alone, as it holds an argparse.Namespace:",
             "import torch",
             "",
-            "# with the authors' code: its --pretrained_weights, or",
-            f"content = torch.load({path!r}, map_location='cpu', weights_only=False)",
+            f"content = torch.load({path!r}, weights_only=False)  # keys: student, teacher, ... or state_dict",
             "",
-            "# with ibot",
+            "# With ibot, here and as WEIGHTS of any command:",
             "from ibot_cli.weights.load import load_weights",
             "",
-            f"tokens = load_weights({path!r}).backbone(images)  # [B, 1 + N, D], class token first",
+            f"weights = load_weights({path!r})",
+            "tokens = weights.backbone(images)  # [B, 1 + N, D], class token first",
         ]
     )
 

@@ -61,14 +61,22 @@ def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 def usage(subject: Subject, path: str) -> str:
     """The lines that open it with `ibot_cli`."""
-    outputs = ["tokens = weights.backbone(images)  # [B, 1 + N, D], class token first"]
+    mode = "L" if subject.channels == 1 else "RGB"
+    lines = [
+        "from ibot_cli.data.transform import eval_transform",
+        "from ibot_cli.weights.load import load_weights",
+        "from PIL import Image",
+        "",
+        f"weights = load_weights({path!r})  # or as WEIGHTS of any command: ibot knn-eval {Path(path).name} photos/",
+        "prepared = eval_transform(*weights.preparation)",
+        f'images = prepared(Image.open("image.png").convert("{mode}")).unsqueeze(0)',
+        "tokens = weights.backbone(images)  # [B, 1 + N, D], class token first",
+    ]
     if subject.classifier is not None:
-        outputs.append("scores = weights.classifier(images).softmax(-1)  # in the order of weights.classes")
+        lines.append("probabilities = weights.classifier(images).softmax(-1)  # in the order of weights.classes")
     if subject.head is not None:
-        outputs.append("scores = weights.head.cls_logits(weights.head.bottleneck(tokens[:, 0]))")
-    return "\n".join(
-        ["from ibot_cli.weights.load import load_weights", "", f"weights = load_weights({path!r})", *outputs]
-    )
+        lines.append("scores = weights.head.cls_logits(weights.head.bottleneck(tokens[:, 0]))  # [B, prototypes]")
+    return "\n".join(lines)
 
 
 SAFETENSORS = Form(

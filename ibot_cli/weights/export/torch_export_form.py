@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,19 +52,35 @@ def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def usage(subject: Subject, path: str) -> str:
-    """The lines that open it with torch."""
-    size = subject.image_size
-    return "\n".join(
-        [
-            "import torch",
-            "",
-            f"network = torch.export.load({path!r}).module()",
-            f"outputs = network(images)  # normalised [B, {subject.channels}, {size}, {size}]",
-            'cls, patches = outputs["cls"], outputs["patches"]',
-            *(['scores = outputs["logits"].softmax(-1)'] if subject.classifier is not None else []),
-            *(['scores = outputs["cls_logits"]'] if subject.head is not None else []),
+    """The lines that open it with torch, and prepare images with torchvision."""
+    size, mode = subject.image_size, "L" if subject.channels == 1 else "RGB"
+    resized = math.floor(size / subject.crop_ratio)
+    lines = [
+        "import torch",
+        "from PIL import Image",
+        "from torchvision import transforms",
+        "",
+        f"network = torch.export.load({path!r}).module()",
+        "prepared = transforms.Compose(",
+        "    [",
+        f"        transforms.Resize({resized}, transforms.InterpolationMode.BICUBIC),",
+        f"        transforms.CenterCrop({size}),",
+        "        transforms.ToTensor(),",
+        f"        transforms.Normalize({subject.mean}, {subject.std}),",
+        "    ]",
+        ")",
+        f'images = prepared(Image.open("image.png").convert("{mode}")).unsqueeze(0)  # any number',
+        "outputs = network(images)",
+        'cls, patches = outputs["cls"], outputs["patches"]  # [B, D] and [B, N, D]',
+    ]
+    if subject.classes is not None:
+        lines += [
+            f"classes = {list(subject.classes)}",
+            'probabilities = outputs["logits"].softmax(-1)  # of the classes',
         ]
-    )
+    if subject.head is not None:
+        lines.append('scores = outputs["cls_logits"]  # [B, prototypes], before temperature')
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager

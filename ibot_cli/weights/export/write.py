@@ -25,6 +25,7 @@ from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Subject
 
 Judge = Callable[[Network], Agreement]
+_SUFFIXES = (".safetensors", ".onnx", ".pt", ".pt2", ".pth", ".bin")
 NEEDED = {"hf": ("transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
 
 
@@ -102,6 +103,8 @@ def check_place(form: Form, out: Path) -> None:
     Raises:
         UsageError: It is a file, a folder with something in it, or its own folder is missing.
     """
+    if out.suffix in _SUFFIXES and not is_single_file(form, out):
+        raise UsageError(f"--out {out} ends in {out.suffix}, which is not the form {form.name}.", _places(form))
     if is_single_file(form, out):
         if not out.parent.is_dir():
             raise UsageError(f"There is no folder {out.parent} for --out.", "Make it first, or choose another place.")
@@ -214,6 +217,13 @@ def _other_size(subject: Subject) -> int | None:
     if subject.kind != "vit" or subject.stride is None:
         return None
     return max(1, round(subject.image_size * 0.5 / subject.stride)) * subject.stride + subject.image_size
+
+
+def _share(folder: Path) -> None:
+    """safetensors lets nobody but the owner read what it writes; the card has what the user's umask says."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            shutil.copymode(folder / CARD, path)
 
 
 @contextlib.contextmanager
