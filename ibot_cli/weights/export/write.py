@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +12,15 @@ import torch
 from torch import Tensor
 
 from ibot_cli.errors import ExportError, UsageError
-from ibot_cli.runs.durable import sync_directory
-from ibot_cli.runs.filled_folder import filled_folder
 from ibot_cli.weights.export.agreement import Agreement, cosines
 from ibot_cli.weights.export.card import CARD, Measured, model_card
 from ibot_cli.weights.export.compare import Images, Network, compare
 from ibot_cli.weights.export.figures import RecordedFigure
 from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.place import check_place, filled_place, final_name, is_single_file, same_mode
 from ibot_cli.weights.export.subject import Subject
 
 Judge = Callable[[Network], Agreement]
-_SUFFIXES = (".safetensors", ".onnx", ".pt", ".pt2", ".pth", ".bin")
 NEEDED = {"hf": ("transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
 
 
@@ -92,33 +87,6 @@ def check_extra(form: Form) -> None:
         )
 
 
-def is_single_file(form: Form, out: Path) -> bool:
-    """Whether `out` names the form's one file rather than a folder."""
-    return form.file is not None and out.suffix == Path(form.file).suffix
-
-
-def check_place(form: Form, out: Path) -> None:
-    """Refuse a place that is taken.
-
-    Raises:
-        UsageError: It is a file, a folder with something in it, or its own folder is missing.
-    """
-    if out.suffix in _SUFFIXES and not is_single_file(form, out):
-        raise UsageError(f"--out {out} ends in {out.suffix}, which is not the form {form.name}.", _places(form))
-    if is_single_file(form, out):
-        if not out.parent.is_dir():
-            raise UsageError(f"There is no folder {out.parent} for --out.", "Make it first, or choose another place.")
-        taken = [path for path in (out, _card_beside(out)) if path.exists()]
-        if taken:
-            raise UsageError(f"--out {out}: {taken[0]} exists already.", "Remove it first, or choose another name.")
-        return
-    for part in (out, *out.parents):
-        if part.exists() and not part.is_dir():
-            raise UsageError(f"--out {out}: {part} is a file.", _places(form))
-    if out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"--out {out} is a folder with files in it.", f"{_places(form)} Nothing is overwritten.")
-
-
 def export(
     subject: Subject,
     form: Form,
@@ -148,14 +116,15 @@ def export(
     """
     check_export(form, out, options)
     form.check(subject, options)
-    with _place(form, out) as folder:
+    with filled_place(form, out) as folder:
         form.write(subject, folder, options)
         measured = _measured(subject, form, folder, options, images, judge)
         opened = out if form.file is None or is_single_file(form, out) else out / form.file
         card = model_card(subject, form, options, measured, form.usage(subject, opened.name), figures)
         (folder / CARD).write_text(card, encoding="utf-8")
+        same_mode(folder)
         files = {
-            _final_name(form, out, path): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+            final_name(form, out, path): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
         }
     return ExportResult(
         form=form.name,
@@ -217,61 +186,3 @@ def _other_size(subject: Subject) -> int | None:
     if subject.kind != "vit" or subject.stride is None:
         return None
     return max(1, round(subject.image_size * 0.5 / subject.stride)) * subject.stride + subject.image_size
-
-
-def _share(folder: Path) -> None:
-    """safetensors lets nobody but the owner read what it writes; the card has what the user's umask says."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            shutil.copymode(folder / CARD, path)
-
-
-@contextlib.contextmanager
-def _place(form: Form, out: Path) -> Iterator[Path]:
-    """An empty folder to fill, whose content is moved to `out` when nothing was raised."""
-    if not is_single_file(form, out):
-        with filled_folder(out, "The export", ExportError) as folder:
-            yield folder
-        return
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".unfinished") as temporary:
-            yield Path(temporary)
-            _move(Path(temporary), {str(form.file): out, CARD: _card_beside(out)})
-    except OSError as error:
-        raise ExportError(
-            f"The export cannot be written to {out}: {error.strerror or error}.", "Check its space and permissions."
-        ) from error
-    sync_directory(out.parent)
-
-
-def _move(folder: Path, targets: Mapping[str, Path]) -> None:
-    """All files to their places or, after an interruption, none."""
-    others = [path.name for path in folder.iterdir() if path.name not in targets]
-    if others:
-        raise ExportError(
-            f"The export consists of more than one file ({', '.join(others)}).", "Name a folder with --out instead."
-        )
-    moved: list[Path] = []
-    try:
-        for name, target in targets.items():
-            moved.append(target)
-            shutil.move(folder / name, target)
-    except BaseException:
-        for target in moved:
-            target.unlink(missing_ok=True)
-        raise
-
-
-def _final_name(form: Form, out: Path, path: Path) -> str:
-    if is_single_file(form, out):
-        return {str(form.file): out.name, CARD: _card_beside(out).name}.get(path.name, path.name)
-    return path.name
-
-
-def _card_beside(out: Path) -> Path:
-    return out.with_suffix(".md")
-
-
-def _places(form: Form) -> str:
-    file = "" if form.file is None else f" or a file NAME{Path(form.file).suffix}"
-    return f"Name a new or an empty folder{file}."
