@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ibot_cli.core import swin
+from ibot_cli.core.vit import ViT
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.trainable import Trainable, at_image_size
 
@@ -29,8 +30,9 @@ class Adapted:
 def adapted(parts: Trainable, *, channels: int, image_size: int) -> Adapted:
     """The backbone for images `[B, channels, image_size, image_size]`.
 
-    Positions are resized as `at_image_size` does. From 3 channels to 1 the patch embedding is summed over the channels,
-    so that a grey image gives what its three equal channels gave; from 1 to 3 it is spread evenly over them.
+    Positions are resized as the network itself does it for such images, so that it computes what it did. From 3
+    channels to 1 the patch embedding is summed over the channels, so that a grey image gives what its three equal
+    channels gave; from 1 to 3 it is spread evenly over them.
 
     Raises:
         WeightsError: Another change of the channels.
@@ -42,14 +44,25 @@ def adapted(parts: Trainable, *, channels: int, image_size: int) -> Adapted:
         parts = _with_channels(parts, channels)
         changes.append(f"patch embedding {before.channels} -> {_counted(channels)}")
     if image_size != before.image_size:
-        parts = at_image_size(parts, image_size)
+        old, new = before.image_size // before.patch_size, image_size // before.patch_size
+        resized = at_image_size(parts, image_size)
         if "pos_embed" in parts.tensors:
-            stride = before.patch_size
-            old, new = before.image_size // stride, image_size // stride
+            resized = replace(resized, tensors={**resized.tensors, "pos_embed": _positions(parts, new)})
             changes.append(f"positions {old}x{old} -> {new}x{new}")
-        elif before.arch in swin.SIZES:
+        else:
             changes.append(f"windows laid out for {image_size} pixels")
+        parts = resized
     return Adapted(parts=parts, changes=tuple(changes))
+
+
+@torch.no_grad()
+def _positions(parts: Trainable, side: int) -> Tensor:
+    """Position embeddings `[1, 1 + side * side, D]` by the network's own interpolation."""
+    with torch.device("meta"):
+        network = parts.shape.build()
+    assert isinstance(network, ViT)
+    network.pos_embed = nn.Parameter(parts.tensors["pos_embed"], requires_grad=False)
+    return network.positions(side, side).contiguous()
 
 
 def _with_channels(parts: Trainable, channels: int) -> Trainable:

@@ -8,7 +8,8 @@ from torch import nn
 
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.classifier import Classifier, kept_projection
-from ibot_cli.core.optim import apply_schedule, build_optimizer, layer_groups, layer_numbers
+from ibot_cli.core.objective import Network
+from ibot_cli.core.optim import apply_schedule, build_optimizer, layer_groups, layer_numbers, parameter_groups
 from tests.core import tiny
 
 BLOCK = {
@@ -17,9 +18,10 @@ BLOCK = {
 }  # fmt: skip
 
 
-def groups_by_name(network: nn.Module, decay: float) -> dict[str, dict[str, object]]:
+def groups_by_name(network: nn.Module, decay: float, *, decay_tokens: bool = False) -> dict[str, dict[str, object]]:
     names = {id(value): name for name, value in network.named_parameters()}
-    found = {names[id(p)]: group for group in layer_groups(network, decay) for p in group["params"]}
+    groups = layer_groups(network, decay, decay_tokens=decay_tokens)
+    found = {names[id(p)]: group for group in groups for p in group["params"]}
     assert found.keys() == set(names.values())
     return found
 
@@ -92,3 +94,17 @@ def test_the_schedule_scales_the_rate_and_decays_matrices_only() -> None:
 
 def test_no_decay_of_the_rate() -> None:
     assert {group["lr_scale"] for group in layer_groups(Classifier(tiny.vit(), 3), 1.0)} == {1.0}
+
+
+def test_pre_training_decays_what_it_always_decayed_at_other_rates() -> None:
+    student = Network(tiny.vit(registers=2), tiny.head(5, norm="batch"))
+    found = groups_by_name(student, 0.5, decay_tokens=True)
+    names = {id(value): name for name, value in student.named_parameters()}
+    for group in parameter_groups(student):
+        for value in group["params"]:  # type: ignore[attr-defined]
+            assert str(found[names[id(value)]]["name"]).endswith(str(group["name"])), names[id(value)]
+    scales = {name: group["lr_scale"] for name, group in found.items()}
+    assert {scales[name] for name in scales if name.startswith("head.")} == {1.0}
+    assert scales["backbone.norm.weight"] == 1.0 and scales["backbone.blocks.1.mlp.fc1.weight"] == 0.5
+    tokens = ("cls_token", "register_tokens", "pos_embed", "masked_embed", "patch_embed.proj.weight")
+    assert {scales[f"backbone.{name}"] for name in tokens} == {0.125}

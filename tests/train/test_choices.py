@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from ibot_cli.config.schema import Config, MaskConfig, ObjectiveConfig, OptimConfig, TrainConfig
-from ibot_cli.train.choices import automatic_choices, changed_paths, fit_durations
+from ibot_cli.config.schema import Config, InitConfig, MaskConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from ibot_cli.train.choices import (
+    automatic_choices,
+    changed_paths,
+    continued_choices,
+    fit_durations,
+    frozen_epochs,
+)
 from ibot_cli.train.schedule import Schedule
 
 SIZES = [1, 2, 9, 100, 333, 1000, 1797, 5000, 8191, 8192, 49_999, 50_000, 131_071, 131_072, 1_281_167, 14_000_000]
@@ -141,3 +147,36 @@ def test_other_settings_are_untouched() -> None:
     fitted, _ = fit_durations(before, 5, 100)
     changing = {name: getattr(before, name) for name in ("optim", "objective", "mask", "init")}
     assert replace(fitted, **changing) == before
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_trained_networks_get_a_quarter_of_the_passes_and_the_targets_of_the_recipe(size: int) -> None:
+    fresh, later = automatic_choices(size, OPEN), continued_choices(size, OPEN)
+    assert later["train.epochs"][0] == fresh["train.epochs"][0] // 4 >= 25
+    assert later["train.batch_size"] == fresh["train.batch_size"]
+    assert later["head.prototypes"] == fresh["head.prototypes"]
+    assert later["optim.warmup_epochs"][0] == max(1, min(10, round(later["train.epochs"][0] / 10)))
+    assert not any(path.startswith("objective.") for path in later)
+    assert f"a quarter of the {fresh['train.epochs'][0]}" in later["train.epochs"][1]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "kept", "frozen"),
+    [(30, 22, True, 0), (30, 22, False, 6), (100, 22, False, 10), (100, 1251, False, 1), (2, 5, False, 1),
+     (1, 5, False, 0)],
+)  # fmt: skip
+def test_how_long_a_new_head_learns_alone(epochs: int, steps: int, kept: bool, frozen: int) -> None:
+    value, reason = frozen_epochs(epochs, steps, kept)
+    assert value == frozen < max(epochs, 1)
+    assert reason.startswith("the head comes with the weights" if kept else "the head is new")
+
+
+def test_a_frozen_phase_is_cut_to_the_run_and_the_warm_up_comes_after_it() -> None:
+    wanted = replace(config(4, 0, 0, 0), init=InitConfig(freeze_backbone_epochs=6))
+    fitted, cuts = fit_durations(wanted, 8, 20)
+    assert (fitted.init.freeze_backbone_epochs, fitted.optim.warmup_epochs) == (6, 2)
+    assert [cut.path for cut in cuts] == ["optim.warmup_epochs"]
+    fitted, cuts = fit_durations(wanted, 4, 20)
+    assert fitted.init.freeze_backbone_epochs == 1 and fitted.optim.warmup_epochs <= 3
+    assert str(cuts[0]) == "init.freeze_backbone_epochs = 6 epochs is longer than this run allows; scaled to 1."
+    assert fit_durations(Config(), 800, 800)[0].init.freeze_backbone_epochs == 0

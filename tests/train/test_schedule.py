@@ -71,3 +71,19 @@ def test_without_warm_up_the_peak_comes_first() -> None:
     )
     assert run.now(0).lr == pytest.approx(5e-4 * 4)
     assert (run.now(0).teacher_temp, run.now(0).teacher_patch_temp) == (0.07, 0.06)
+
+
+def test_a_frozen_backbone_thaws_before_the_warm_up() -> None:
+    frozen = 3
+    run = replace(schedule(), freeze_backbone_epochs=frozen)
+    rates = [run.now(step).lr for step in range(run.total_steps)]
+    peak, first = 5e-4 * 1024 / 256, frozen * STEPS
+    assert [run.now(step).freeze_backbone for step in (0, first - 1, first)] == [True, True, False]
+    assert rates[0] == 0 and rates[: first // 2] == sorted(rates[: first // 2])
+    assert rates[first // 2 : first] == pytest.approx([peak] * (first - first // 2))
+    np.testing.assert_allclose(
+        rates[first:], reference.cosine_table(peak, 1e-6, EPOCHS - frozen, STEPS, 2), rtol=1e-12, atol=1e-18
+    )
+    others = ("weight_decay", "teacher_momentum", "teacher_temp", "freeze_prototypes")
+    for step in range(run.total_steps):
+        assert all(getattr(run.now(step), name) == getattr(schedule().now(step), name) for name in others)

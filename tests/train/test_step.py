@@ -255,3 +255,43 @@ def test_no_global_random_numbers() -> None:
     state = torch.get_rng_state()
     training.step([tiny.batch(drop_path=drop_path_factors(0.3, 2, 4, 3, torch.Generator().manual_seed(0)))])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"balance": "sinkhorn"}, {"head_options": {"norm": "batch"}}, {"patch": "none"}]
+)
+def test_a_frozen_backbone_stays_bit_for_bit_while_the_head_learns(options: dict[str, Any]) -> None:
+    training = Training(**options)
+    training.objective.teacher.backbone.cls_token[0, 0, 0] = -0.0
+    before = tiny.snapshot(training.objective)
+    for seed in range(3):
+        report = training.step([tiny.batch(seed=seed)], freeze_backbone=True)
+        assert report.finite and report.grad_norm > 0
+    after = tiny.snapshot(training.objective)
+    for name, value in before.items():
+        if ".backbone." in name:
+            assert value.view(torch.int32).equal(after[name].view(torch.int32)), name
+        elif name.endswith("weight_v"):
+            assert not torch.equal(value, after[name]), name
+    backbone = {id(p) for p in training.objective.student.backbone.parameters()}
+    assert not any(id(p) in backbone for p in training.optimizer.state)
+
+
+def test_the_head_of_a_frozen_backbone_learns_what_it_learns_otherwise() -> None:
+    training, twin = Training(), Training()
+    training.step([tiny.batch()], freeze_backbone=True)
+    twin.step([tiny.batch()])
+    for student, other in zip(*(t.objective.student.head.parameters() for t in (training, twin)), strict=True):
+        torch.testing.assert_close(student, other)
+    moments = training.step([tiny.batch(seed=1)]).grad_norm
+    assert moments > 0 and len(training.optimizer.state) == len(list(training.objective.student.parameters()))
+
+
+def test_nothing_is_kept_of_a_frozen_backbone() -> None:
+    objective = tiny.objective()
+    cls, _ = objective.student_logits(tiny.batch(), frozen=True)
+    cls.sum().backward()
+    assert all(p.grad is None for p in objective.student.backbone.parameters())
+    assert any(p.grad is not None for p in objective.student.head.parameters())
+    expected = tiny.objective().student_logits(tiny.batch())[0]
+    assert torch.equal(cls, expected)
