@@ -183,7 +183,7 @@ def _report(result: Fit, without_head: bool) -> tuple[str, ...]:
     total = len(result.fitting) + len(result.absent)
     notes = [f"Partly loaded: {len(result.fitting)} of {total} tensors of the network."]
     if result.absent:
-        notes.append(f"Left at fresh random values: {listed(result.absent)}.")
+        notes.append(f"Left at fresh values: {listed(result.absent)}.")
     if result.unexpected:
         notes.append(f"In the file and not loaded: {listed(result.unexpected)}.")
     if result.reshaped:

@@ -67,7 +67,7 @@ def test_partial_loads_what_fits_and_reports_the_rest() -> None:
     total = TENSORS + 8
     assert loaded.notes == [
         f"Partly loaded: {total - 2} of {total} tensors of the network.",
-        "Left at fresh random values: backbone.norm.weight, backbone.pos_embed.",
+        "Left at fresh values: backbone.norm.weight, backbone.pos_embed.",
         "In the file and not loaded: backbone.extra.",
         "Of another shape: backbone.pos_embed is [1, 10, 16], not [1, 5, 16].",
     ]

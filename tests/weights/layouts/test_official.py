@@ -212,3 +212,43 @@ def test_what_is_no_such_checkpoint(tmp_path: Path, content: object, message: st
     with pytest.raises(WeightsError, match=message) as caught:
         load_weights(save(tmp_path, content))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("which", ["teacher", "student"])
+def test_what_a_full_checkpoint_says_about_itself(which: str) -> None:
+    content = official("ibot_tiny")
+    loaded = load_weights(checkpoint("ibot_tiny"), which=which, heads=3)
+    origin = loaded.origin
+    assert (origin.layout, origin.method) == ("full iBOT checkpoint", "iBOT")
+    assert (origin.networks, origin.which) == (("student", "teacher"), which)
+    assert origin.epoch == content["epoch"] and origin.arguments == vars(content["args"])
+    token = next(value for name, value in content["student"].items() if name.endswith("masked_embed"))
+    assert torch.equal(loaded.mask_token, token)
+
+
+def test_dino_and_ibot_are_told_apart(tmp_path: Path) -> None:
+    state = {key: value for key, value in teacher().items() if "last_layer2" not in key}
+    content = {"student": state, "teacher": state, "dino_loss": {"center": torch.ones(1, 8)}, "epoch": 100}
+    loaded = load_weights(save(tmp_path, content), heads=3)
+    assert (loaded.origin.layout, loaded.origin.method) == ("full DINO checkpoint", "DINO")
+    assert loaded.head is not None and loaded.mask_token is None
+    loaded = load_weights(save(tmp_path, {"teacher": teacher()}), heads=3)  # the second prototypes tell
+    assert loaded.origin.method == "iBOT"
+    bare = {key: value for key, value in state.items() if key.startswith("backbone.")}
+    loaded = load_weights(save(tmp_path, bare), heads=3)  # nothing tells
+    assert (loaded.origin.layout, loaded.origin.method) == ("state dict", None)
+
+
+def test_a_student_without_teacher(tmp_path: Path) -> None:
+    path = save(tmp_path, {"student": official("ibot_tiny")["student"]})
+    with pytest.raises(WeightsError, match=rf"{path} has no teacher, only the student") as caught:
+        load_weights(path, heads=3)
+    assert caught.value.hint == "Ask for it with --which student."
+    assert load_weights(path, which="student", heads=3).origin.networks == ("student",)
+
+
+def test_arguments_that_are_not_plain_become_text(tmp_path: Path) -> None:
+    content = official("ibot_tiny")
+    content["args"].betas, content["args"].inner = (0.9, 0.999), argparse.Namespace(a=1)
+    arguments = load_weights(save(tmp_path, content), heads=3).origin.arguments
+    assert arguments["betas"] == [0.9, 0.999] and arguments["inner"] == "Namespace(a=1)"
