@@ -149,6 +149,7 @@ ONNX = Form(
     file=FILE,
     extra="onnx",
     library="onnx",
+    reader="onnxruntime",
     check=check,
     write=write,
     read_back=read_back,
