@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ibot_cli.errors import ExportError, WeightsError
@@ -49,7 +49,8 @@ def check(subject: Subject, options: ExportOptions) -> None:
 
 def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
     """The weights, config.json and preprocessor_config.json."""
-    save_file(tensors_of(subject), folder / FILE, metadata={"format": "pt", KEY: as_text(subject.describe())})
+    metadata = {"format": "pt", KEY: as_text(subject.describe())}
+    (folder / FILE).write_bytes(save(tensors_of(subject), metadata))
     write_json(folder / CONFIG, model_config(subject))
     write_json(folder / PREPROCESSOR, image_processor_config(subject))
 

@@ -26,10 +26,10 @@ _LEVELS = 255
 
 def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
     """What its backends differ by, measured on the embedded images."""
-    pil, default = (preparation_difference(subject, backend) for backend in ("pil", "torchvision"))
+    pil, default = (round(preparation_difference(subject, backend), 2) for backend in ("pil", "torchvision"))
     told = (
-        f"AutoImageProcessor with backend='pil' is at most {pil:.3g} of 255 levels from ibot's own preparation "
-        f"({IMAGES} embedded images), with its default backend {default:.3g}."
+        f"AutoImageProcessor with backend='pil' is at most {pil:g} of 255 levels from ibot's own preparation "
+        f"({IMAGES} embedded images), with its default backend {default:g}."
     )
     if crops_elsewhere(subject):
         told += " The margin that it crops is odd, and it rounds the half pixel down where ibot rounds it up."

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ibot_cli.errors import ExportError, WeightsError
@@ -107,7 +107,7 @@ def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
     """The weights, with the model's name and arguments in their metadata, and config.json."""
     built_by = json.dumps({"name": base_model(subject), "kwargs": changed_arguments(subject)})
     metadata = {"format": "pt", DESCRIPTION: built_by, KEY: as_text(subject.describe())}
-    save_file(tensors_of(subject), folder / FILE, metadata=metadata)
+    (folder / FILE).write_bytes(save(tensors_of(subject), metadata))
     (folder / CONFIG).write_text(json.dumps(config(subject), indent=2) + "\n", encoding="utf-8")
 
 
