@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,16 @@ FOLDER_LAYOUTS = (
     FolderLayout(ours.matches_folder, ours.read_folder),
     FolderLayout(huggingface.matches, huggingface.read),
     FolderLayout(timm_files.matches_folder, timm_files.read_folder),
+)
+
+# a part of timm's names, most of them of the tag behind the dot -> the method
+_TIMM_METHODS = (
+    (r"dinov2\b|\.lvd142m$", "DINOv2"),
+    (r"\.dino$", "DINO"),
+    (r"\.mae$", "MAE"),
+    (r"^beitv2_", "BEiT v2"),
+    (r"^beit_", "BEiT"),
+    (r"\.augreg", "supervised"),
 )
 
 
@@ -129,5 +140,10 @@ def _from_timm(name: str) -> LoadedBackbone:
         weights_hash=weights_hash(model.backbone),
         architecture=f"timm:{name}",
         rebuild=lambda: load_timm(name, pretrained=False).backbone,
-        origin=Origin(layout="timm model", path=f"timm:{name}"),
+        origin=Origin(layout="timm model", path=f"timm:{name}", method=_method_of(name)),
     )
+
+
+def _method_of(name: str) -> str | None:
+    """What the name of a model of timm says about its training."""
+    return next((method for pattern, method in _TIMM_METHODS if re.search(pattern, name)), None)

@@ -34,6 +34,26 @@ def test_pretrained_weights_from_a_local_file(tmp_path: Path, monkeypatch: pytes
     assert loaded.rebuild().state_dict().keys() == loaded.backbone.state_dict().keys()
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("vit_small_patch16_224.dino", "DINO"),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", "DINOv2"),
+        ("vit_base_patch16_224.mae", "MAE"),
+        ("beitv2_base_patch16_224.in1k_ft_in1k", "BEiT v2"),
+        ("beit_base_patch16_224.in22k_ft_in22k", "BEiT"),
+        ("vit_tiny_patch16_224.augreg_in21k", "supervised"),
+        ("vit_small_patch16_dinov3.lvd1689m", None),
+        ("vit_huge_patch14_gap_224.in1k_ijepa", None),
+    ],
+)
+def test_the_name_tells_the_method(monkeypatch: pytest.MonkeyPatch, name: str, method: str | None) -> None:
+    assert name in timm.list_pretrained()
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: create("vit_tiny_patch16_224", **TINY))
+    assert load_weights(f"timm:{name}").origin.method == method
+
+
 @pytest.mark.parametrize("options", [{"reg_tokens": 3}, {"global_pool": "avg", "class_token": False}])
 def test_class_token_comes_first_or_the_pooled_feature(options: dict[str, object]) -> None:
     model = tiny(**options)
