@@ -123,7 +123,7 @@ def _timm(tensors: State, arguments: Mapping[str, Any], heads: int | None) -> tu
         "depth": len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}),
         "num_heads": num_heads,
         "mlp_ratio": len(hidden) / width,
-        "init_values": 1e-5 if "blocks.0.gamma_1" in tensors else 0.0,  # timm takes None for its default
+        "init_values": 0.1 if "blocks.0.gamma_1" in tensors else 0.0,  # as published; timm takes None for its default
         "use_abs_pos_emb": "pos_embed" in tensors,
         "use_rel_pos_bias": _OWN in tensors,
         "use_shared_rel_pos_bias": _SHARED in tensors,

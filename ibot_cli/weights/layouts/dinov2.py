@@ -170,7 +170,7 @@ def _gated(shape: BackboneShape, tensors: State) -> tuple[TimmNetwork, dict[str,
         "depth": shape.depth,
         "num_heads": shape.heads,
         "mlp_ratio": hidden / width,
-        "init_values": 1e-5 if scaled else 0.0,  # timm takes None for its default
+        "init_values": float(scaled),  # 1 as in the published models, 0 is without
         "reg_tokens": shape.registers,
         "no_embed_class": True,
         "dynamic_img_size": True,

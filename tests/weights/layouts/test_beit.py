@@ -161,6 +161,15 @@ def test_pre_trained_with_a_shared_bias(tmp_path: Path, second: bool) -> None:
     assert any("no class token" in note for note in loaded.notes) != second
 
 
+def test_random_weights_to_compare_with_see_the_image(tmp_path: Path) -> None:
+    """timm's own layer scale of 1e-5 hides the image from the class token of a fresh network."""
+    torch.manual_seed(0)
+    fresh = load({"model": beit_state(shared=True)}, tmp_path).rebuild().eval()
+    with torch.no_grad():
+        first, second = fresh(images())[:, 0]
+    assert (first - second).abs().max() > 1e-3
+
+
 def test_fine_tuned_with_a_bias_of_each_block(tmp_path: Path) -> None:
     state = beit_state(own=True, mean=True)
     loaded = load({"model": state | CLASSIFIER}, tmp_path)

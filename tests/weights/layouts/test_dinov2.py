@@ -97,12 +97,14 @@ def test_our_network_computes_the_same_as_timms(tmp_path: Path, registers: int) 
     assert loaded.notes == [f"Images are {SIZE} px wide and high, the size that the weights have positions for."]
 
 
-@pytest.mark.parametrize("registers", [0, 2])
-def test_gated_blocks_run_in_timm(tmp_path: Path, registers: int) -> None:
+@pytest.mark.parametrize(("registers", "scaled"), [(0, True), (2, True), (2, False)])
+def test_gated_blocks_run_in_timm(tmp_path: Path, registers: int, scaled: bool) -> None:
     state = backbone_state(registers, gated=True)
+    if not scaled:
+        state = {name: value for name, value in state.items() if not name.endswith(".gamma")}
     loaded = load_weights(saved(state, tmp_path), heads=HEADS)
     assert isinstance(loaded.backbone, TimmBackbone) and loaded.shape is None
-    same(loaded, oracle(state, mlp_ratio=128 / WIDTH), registers)
+    same(loaded, oracle(state, mlp_ratio=128 / WIDTH, init_values=float(scaled)), registers)
     assert loaded.image_size == SIZE and loaded.backbone.has_class_token
 
 
