@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,23 @@ def _preparation(content: Mapping[str, Any], channels: int, image_size: int) -> 
     size = content.get("size")
     resized = _side(size, image_size)
     side = _side(content.get("crop_size"), image_size) if content.get("do_center_crop") else resized
-    if content.get("do_resize", True) and isinstance(size, Mapping) and "height" in size:
+    squeezed = "height" in size if isinstance(size, Mapping) else not content.get("do_center_crop")
+    if content.get("do_resize", True) and squeezed:
         notes.append("Its own preparation squeezes images to a square; ibot keeps their shape and crops the centre.")
     mean, std = _statistics(content, channels)
     return Preparation(
         mean=mean,
         std=std,
         image_size=side,
-        crop_ratio=min(1.0, side / resized),
+        crop_ratio=_ratio(side, resized),
         interpolation=_RESAMPLE[int(content.get("resample", 3))],
     ), tuple(notes)
+
+
+def _ratio(side: int, resized: int) -> float:
+    """The fraction that resizes to exactly that number of pixels, whatever division rounds."""
+    ratio = min(1.0, side / resized)
+    return ratio if math.floor(side / ratio) >= resized else side / (resized + 1e-6)
 
 
 def _side(size: object, otherwise: int) -> int:

@@ -41,8 +41,14 @@ def bare_model(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[str, d
     common = {"in_chans": shape.channels, "num_classes": 0}
     if positions is None:
         size = shape.window_size * swin.STRIDE  # the smallest without padding in any stage, as published ones have it
-        kwargs = {"window_size": shape.window_size, "img_size": size}
-        return f"{shape.arch}_patch4_window7_224", common | kwargs
+        named = swin.SIZES[shape.arch]
+        return f"{shape.arch}_patch4_window7_224", common | {
+            "window_size": shape.window_size,
+            "img_size": size,
+            "embed_dim": named.width,
+            "depths": named.depths,
+            "num_heads": named.heads,
+        }
     patches = positions.shape[1] - (0 if without_class else 1 + num_registers)
     hidden = tensors.get("blocks.0.mlp.fc1.weight")
     return "vit_small_patch16_224", common | {
