@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.files import tensors_in
+from ibot_cli.weights.files import metadata_of, tensors_in
 from ibot_cli.weights.finetuned import ClassifierShape
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
@@ -29,6 +29,8 @@ _OTHER_BLOCKS = re.compile(
 
 def matches(content: Mapping[str, Any]) -> bool:
     """Whether a loaded file holds MAE's decoder, or a plain ViT with the classifier of MAE's fine-tuning."""
+    if metadata_of(content).keys() - {"format"}:
+        return False  # it says itself what it is
     names = tensors_in(content).keys()
     return "decoder_pred.weight" in names or _is_classifier(names)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
+from ibot_cli.weights.files import METADATA
+from ibot_cli.weights.layouts import mae
 from ibot_cli.weights.load import load_weights
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -90,3 +92,10 @@ def test_a_head_of_another_kind(tmp_path: Path) -> None:
     state["head.weight"] = torch.ones(5)
     with pytest.raises(WeightsError, match=r"is no linear layer: head\.weight is \[5\]"):
         load_weights(save(tmp_path, {"model": state}), heads=2)
+
+
+def test_a_file_that_says_what_it_is_belongs_to_another_layout() -> None:
+    content = {"state_dict": timm_vit(num_classes=5, global_pool="avg").state_dict()}
+    assert mae.matches(content)
+    assert mae.matches({**content, METADATA: {"format": "pt"}})
+    assert not mae.matches({**content, METADATA: {"format": "pt", "timm": "{}"}})
