@@ -16,14 +16,17 @@ from ibot_cli.progress import counted
 
 State = Literal["trained", "random", "collapsed", "broken", "incomplete", "unclear"]
 
-EQUAL_COSINE = 0.99
-NARROW = 0.6  # of the deviation of random weights
-FEW_DIRECTIONS = 0.85  # of their effective rank
-MORE_DIRECTIONS = 1.15
-SILENT = 0.2  # of the information in the answers of a random head
-FEW_CHOICES = 0.5  # of the prototypes that a random head puts first
-FEW_IMAGES = 8
+TRAINED_SHARE = 1 / 3  # of the matrices that are above `STRUCTURED`
 SMALL_SHIFT = 0.01  # of layer norms; what a few epochs do
+FEW_IMAGES = 8
+# beside random weights, all of them
+EQUAL_COSINE = 0.99
+NARROW = 0.6  # of their deviation
+FEW_DIRECTIONS = 0.85  # of their effective rank
+SILENT = 0.2  # of the information in their answers
+NO_MORE = 1.2  # times that information
+MORE = 1.5
+FEW_CHOICES = 0.5  # of the prototypes that they put first
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def judge(evidence: Evidence) -> Verdict:
         text = "Cannot tell: there is no matrix large enough to be told from random numbers."
         return Verdict(state="unclear", text=text, reasons=tuple(_seen(probe)))
     weights = _weight_reasons(signs)
-    if signs.structure < STRUCTURED:
+    if signs.structured < TRAINED_SHARE * signs.matrices:
         return _untrained(evidence, signs, [*weights, *_seen(probe)])
     return _structured(evidence, signs, weights)
 
@@ -138,13 +141,26 @@ def _structured(evidence: Evidence, signs: Signs, weights: Sequence[Reason]) -> 
     collapse = _collapse(probe, evidence.classifier)
     if collapse is not None:
         return Verdict(state="collapsed", text=collapse, reasons=reasons)
-    ratio = probe.features.effective_rank / max(probe.random_features.effective_rank, 1e-9)
-    if ratio < MORE_DIRECTIONS and not evidence.classifier:
-        less = "fewer directions than" if ratio < FEW_DIRECTIONS else "no more directions than"
+    doubt = None if evidence.classifier else _doubt(probe)
+    if doubt is not None:
         more = " --data with images like those of the training says more." if probe.embedded else ""
-        text = f"Cannot tell: trained, but features of {probe.data} spread over {less} those of random weights.{more}"
-        return Verdict(state="unclear", text=text, reasons=reasons)
+        return Verdict(state="unclear", text=f"Cannot tell: trained, but {doubt}.{more}", reasons=reasons)
     return Verdict(state="trained", text="Trained, and different images get different features.", reasons=reasons)
+
+
+def _doubt(probe: Probe) -> str | None:
+    """What speaks neither for a collapse nor against one; of a head its answers count, which say more than features."""
+    if probe.answers is not None and probe.random_answers is not None:
+        enough = probe.answers.information >= MORE * probe.random_answers.information
+        return None if enough else f"its head tells images of {probe.data} apart hardly better than a random one"
+    if _few_directions(probe):
+        return f"features of {probe.data} spread over fewer directions than those of random weights"
+    return None
+
+
+def _few_directions(probe: Probe) -> bool:
+    assert probe.features is not None
+    return probe.features.effective_rank < FEW_DIRECTIONS * probe.random_features.effective_rank
 
 
 def _collapse(probe: Probe, classifier: bool) -> str | None:
@@ -161,8 +177,8 @@ def _collapse(probe: Probe, classifier: bool) -> str | None:
         return None
     if answers.information < SILENT * before.information:
         return "Collapsed: the head answers every image alike, more so than a random one."
-    few = features.effective_rank < FEW_DIRECTIONS * random.effective_rank
-    if few and answers.first_choices < FEW_CHOICES * before.first_choices:
+    few = _few_directions(probe) and answers.first_choices < FEW_CHOICES * before.first_choices
+    if few and answers.information < NO_MORE * before.information:
         return (
             "Collapsed to few prototypes: fewer are chosen, by features of fewer directions, than with random weights."
         )
