@@ -11,14 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibot_cli.core import swin
-from ibot_cli.core.backbone import Backbone
 from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.weights.load import LoadedBackbone
-from ibot_cli.weights.shapes import BackboneShape, backbone_shape
+from ibot_cli.weights.shapes import BackboneShape
 from ibot_cli.weights.timm_models import TimmBackbone
-from ibot_cli.weights.timm_tensors import in_our_names
-
-_SAME = 1e-3  # largest difference of tokens that counts as rounding
+from ibot_cli.weights.timm_parts import our_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,39 +87,20 @@ def resize_positions(positions: Tensor, side: int) -> Tensor:
 def _from_timm(loaded: LoadedBackbone) -> Trainable:
     """Our network with timm's tensors, where it computes the same tokens."""
     model = loaded.backbone
-    if isinstance(model, TimmBackbone) and isinstance(model.model, Beit):
+    if isinstance(model, TimmBackbone) and _has_relative_bias(model):
         raise WeightsError(
-            f"{loaded.description} has relative position biases, which the networks that ibot trains do not have.",
-            "BEiT weights can be evaluated and shown. Train from a ViT with learned positions.",
+            f"{loaded.description} has a relative position bias, which the networks that ibot trains do not have.",
+            "BEiT weights can be evaluated and shown; train from a ViT with learned positions, or a Swin.",
         )
-    refusal = WeightsError(
-        f"{loaded.description} has other layers than the ViT and Swin networks that ibot can fine-tune.",
-        "Use a plain ViT or Swin, for example timm:vit_small_patch16_224.dino.",
-    )
-    if not isinstance(model, TimmBackbone):
-        raise refusal
-    tensors = in_our_names(model.model.state_dict())
-    try:
-        attention = getattr(getattr(model.model, "blocks", [None])[0], "attn", None)
-        heads = getattr(attention, "num_heads", None)
-        named = {f"backbone.{name}": value for name, value in tensors.items()}
-        shape = backbone_shape(named, {"num_heads": heads}, None)
-        shape = replace(shape, image_size=loaded.image_size, mask_token=False)
-        with torch.random.fork_rng(devices=[]):
-            ours = shape.build().eval()
-        ours.load_state_dict(tensors)
-    except (WeightsError, RuntimeError, ValueError) as error:
-        raise refusal from error
-    if not _same_tokens(model, ours, loaded):
-        raise refusal
-    return Trainable(shape=shape, tensors=tensors)
+    found = our_network(model, loaded.image_size) if isinstance(model, TimmBackbone) else None
+    if found is None:
+        raise WeightsError(
+            f"{loaded.description} has other layers than the ViT and Swin networks that ibot can fine-tune.",
+            "Use a plain ViT or Swin, for example timm:vit_small_patch16_224.dino.",
+        )
+    shape, tensors = found
+    return Trainable(shape=replace(shape, mask_token=False), tensors=tensors)
 
 
-@torch.no_grad()
-def _same_tokens(model: TimmBackbone, ours: Backbone, loaded: LoadedBackbone) -> bool:
-    """Whether both give the same on one image; of a model without class token its pooled feature is compared."""
-    side, generator = loaded.image_size, torch.Generator().manual_seed(0)
-    image = torch.rand(1, loaded.channels, side, side, generator=generator)
-    expected, found = model(image), ours(image)
-    difference = (expected - found[:, : expected.shape[1]]).abs().max()
-    return bool(difference <= _SAME * max(1.0, float(expected.abs().max())))
+def _has_relative_bias(network: TimmBackbone) -> bool:
+    return isinstance(network.model, Beit) and any("relative_position" in name for name in network.model.state_dict())

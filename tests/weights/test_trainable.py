@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import timm
 import torch
 from torch.nn import functional
 
+from ibot_cli.core import swin
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.weights.load import load_weights
 from ibot_cli.weights.trainable import Trainable, at_image_size, resize_positions, trainable
 from tests.weights.finetuned_files import write_run
 
+
+class Miniature(NamedTuple):
+    """A Swin in timm's words."""
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+
+
+MINIATURE = Miniature(8, (1, 1, 2, 2), (1, 2, 2, 2))
 MADE: list[torch.nn.Module] = []  # what timm was last asked for
 TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 32}
 SHAPE = {"arch": "vit_tiny", "image_size": 16, "channels": 3, "patch_size": 4, "width": 16, "depth": 2, "heads": 2}
@@ -65,10 +76,11 @@ def test_a_fine_tuned_run(tmp_path: Path, pooling: str, has_norm: bool) -> None:
         ("vit_small_patch14_reg4_dinov2", {**TINY, "img_size": 28}),
         ("vit_tiny_patch16_224", {**TINY, "reg_tokens": 2, "init_values": 0.1}),
         ("deit3_small_patch16_224", TINY),
-        ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2, **MINIATURE._asdict()}),
     ],
 )
 def test_a_plain_model_of_timm(monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]) -> None:
+    monkeypatch.setitem(swin.SIZES, "swin_miniature", swin.Size(*MINIATURE))
     parts = from_timm(monkeypatch, name, **options)
     side = options["img_size"]
     assert parts.shape.image_size == side
