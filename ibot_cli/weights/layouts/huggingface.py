@@ -20,6 +20,7 @@ from ibot_cli.weights.finetuned import ClassifierShape
 from ibot_cli.weights.layouts import beit, dinov2
 from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.epsilon_note import epsilon_note
+from ibot_cli.weights.layouts.exported_classifier import with_classifier
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.layouts.huggingface_checks import architecture, check, refused, side_of
@@ -104,7 +105,11 @@ def _read(path: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], wh
         found = _beit(opened, which)
     else:
         found = _vit(opened)
-    return _with_preparation(found, opened)
+    found = _with_preparation(found, opened)
+    if KEY not in config:
+        return found
+    labels = config.get("id2label")
+    return with_classifier(found, state, as_text(config[KEY]), None if labels is None else list(labels.values()))
 
 
 def _vit(opened: _Opened) -> Found:

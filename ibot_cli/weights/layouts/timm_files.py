@@ -21,6 +21,7 @@ from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.files import metadata_of, tensors_in
 from ibot_cli.weights.fill import Part, fit
 from ibot_cli.weights.layouts.described import with_description
+from ibot_cli.weights.layouts.exported_classifier import with_classifier
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
 from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
 from ibot_cli.weights.layouts.timm_bare import bare_model, is_bare
@@ -76,13 +77,17 @@ def read_folder(folder: Path, which: Which, heads: int | None) -> Found:
     kwargs = dict(content.get("model_args") or {})
     if "num_classes" in content:
         kwargs["num_classes"] = content["num_classes"]
+    tensors = read_tensors(folder)
     found = _read(
         _Saved(
             path=folder, name=str(content["architecture"]), kwargs=kwargs, settings=settings, content=content,
-            tensors=read_tensors(folder),
+            tensors=tensors,
         )
     )  # fmt: skip
-    return found if KEY not in content else with_description(found, as_text(content[KEY]))
+    if KEY not in content:
+        return found
+    text = as_text(content[KEY])
+    return with_classifier(with_description(found, text), tensors, text, content.get("label_names"))
 
 
 def matches(content: Mapping[str, Any]) -> bool:
@@ -108,7 +113,7 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
             f"{path} does not say which model of timm it is ({error}).", "Export it again with `ibot export`."
         ) from error
     found = _read(_Saved(path=path, name=name, kwargs=kwargs, settings={}, content=said, tensors=tensors))
-    return found if KEY not in texts else with_description(found, texts[KEY])
+    return found if KEY not in texts else with_classifier(with_description(found, texts[KEY]), tensors, texts[KEY])
 
 
 def _guess(kwargs: Mapping[str, Any]) -> dict[str, Any]:
