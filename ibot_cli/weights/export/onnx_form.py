@@ -12,7 +12,7 @@ from torch import Tensor
 from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.weights.description import KEY
 from ibot_cli.weights.export.form import ExportOptions, Form
-from ibot_cli.weights.export.onnx_graph import INPUT, onnx_graph
+from ibot_cli.weights.export.onnx_graph import INPUT, onnx_graph, output_shapes
 from ibot_cli.weights.export.onnx_runtime import import_onnxruntime
 from ibot_cli.weights.export.quantize import half_weights, integer_weights
 from ibot_cli.weights.export.subject import Subject
@@ -96,7 +96,26 @@ def usage(subject: Subject, path: str) -> str:
     """The lines that open it with onnxruntime, and prepare an image with Pillow and numpy alone."""
     file = path if path.endswith(".onnx") else f"{path}/{FILE}"
     mode = "L" if subject.channels == 1 else "RGB"
-    return _OPENING.format(file=file, mode=mode, key=KEY) + (_FEATURES if subject.classes is None else _CLASSES)
+    opening = _OPENING.format(file=file, mode=mode, key=KEY)
+    if subject.classes is not None:
+        return opening + _CLASSES
+    shapes = {name: ", ".join(map(str, ("B", *shape))) for name, shape in output_shapes(subject).items()}
+    lines = [f"{name} = outputs[{place}]  # [{shape}]" for place, (name, shape) in enumerate(shapes.items())]
+    return opening + "\n".join([f'outputs = session.run({list(shapes)}, {{"images": images}})', *lines])
+
+
+def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
+    """What fewer bits mean, and when they count as broken."""
+    if options.precision == "fp16":
+        return (
+            "float16 weights and products; norms and softmax are computed in float32, inputs and outputs are float32.",
+        )
+    if options.precision == "int8":
+        return (
+            "8-bit matrices, made for CPUs. How much that changes is for you to judge by the figures; only a "
+            f"difference above {INTEGER_TOLERANCE:.0%} of the largest value counts as broken.",
+        )
+    return ()
 
 
 def _weight_bytes(subject: Subject) -> int:
@@ -135,8 +154,6 @@ def prepared(path):
 
 images = np.stack([prepared("image.png")])  # any number of images
 """
-_FEATURES = """\
-cls, patches = session.run(["cls", "patches"], {"images": images})  # [B, D] and [B, N, D]"""
 _CLASSES = """\
 logits = session.run(["logits"], {"images": images})[0].astype(np.float64)
 probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -154,5 +171,6 @@ ONNX = Form(
     write=write,
     read_back=read_back,
     usage=usage,
+    notes=notes,
     reduced={"fp16": HALF_TOLERANCE, "int8": INTEGER_TOLERANCE},
 )

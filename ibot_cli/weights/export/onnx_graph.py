@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +25,7 @@ INPUT = "images"
 class _InOrder(nn.Module):
     """The outputs of a network that have these names, as a tuple: ONNX names outputs by their place."""
 
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, names: Iterable[str]) -> None:
         super().__init__()
         self.network, self.names = network, tuple(names)
 
@@ -44,11 +44,8 @@ def onnx_graph(subject: Subject) -> ModelProto:
     Raises:
         ExportError: The network has a layer that ONNX cannot express, or it computes with a fixed number of images.
     """
-    # Two images, because an example of one makes torch take the batch axis for a constant.
-    example = torch.zeros(2, subject.channels, subject.image_size, subject.image_size)
-    with torch.no_grad():
-        names = [name for name, value in subject.network(example).items() if value.numel()]
-    model = _traced(_InOrder(subject.network, names).eval(), example, names, subject)
+    names = output_shapes(subject)
+    model = _traced(_InOrder(subject.network, names).eval(), _example(subject), names, subject)
     if not all(value.type.tensor_type.shape.dim[0].dim_param for value in (*model.graph.input, *model.graph.output)):
         raise ExportError(
             f"{subject.loaded.description} computes with a fixed number of images; the ONNX form takes any number.",
@@ -61,7 +58,19 @@ def onnx_graph(subject: Subject) -> ModelProto:
     return model
 
 
-def _traced(network: nn.Module, example: Tensor, names: Sequence[str], subject: Subject) -> ModelProto:
+def output_shapes(subject: Subject) -> dict[str, tuple[int, ...]]:
+    """Names of the outputs that have values, each with its shape for one image."""
+    with torch.no_grad():
+        outputs = subject.network(_example(subject))
+    return {name: tuple(value.shape[1:]) for name, value in outputs.items() if value.numel()}
+
+
+def _example(subject: Subject) -> Tensor:
+    """Two images, because an example of one makes torch take the batch axis for a constant."""
+    return torch.zeros(2, subject.channels, subject.image_size, subject.image_size)
+
+
+def _traced(network: nn.Module, example: Tensor, names: Iterable[str], subject: Subject) -> ModelProto:
     try:
         # The fused attention kernels give their result with strides that depend on the kernel, and with a batch axis of
         # unknown length torch cannot tell whether reshaping them is possible.

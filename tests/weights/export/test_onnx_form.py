@@ -130,8 +130,25 @@ def test_usage_of_features_runs(trained: Subject, folder: Path, tmp_path: Path) 
     lines = ONNX.usage(trained, str(folder / "model.onnx")).replace('"image.png"', repr(str(tmp_path / "image.png")))
     scope: dict[str, object] = {}
     exec(compile(lines, "usage", "exec"), scope)
-    assert np.shape(scope["cls"]) == (1, 16) and np.shape(scope["patches"]) == (1, 16, 16)
+    shapes = {name: np.shape(scope[name]) for name in ("cls", "patches", "cls_logits", "patch_logits")}  # type: ignore[arg-type]
+    assert shapes == {"cls": (1, 16), "patches": (1, 16, 16), "cls_logits": (1, 16), "patch_logits": (1, 16, 16)}
+    assert "patch_logits = outputs[3]  # [B, 16, 16]" in lines
     assert json.loads(json.dumps(scope["about"]))["which"] == "teacher"
+
+
+def test_network_without_patches(tmp_path: Path) -> None:
+    subject = subject_of(GREY)
+    forward = subject.network.forward
+    subject.network.forward = lambda images: forward(images) | {"patches": torch.zeros(len(images), 0, 24)}  # type: ignore[method-assign]
+    assert onnx_graph.output_shapes(subject) == {"cls": (24,)}
+    assert ONNX.usage(subject, "x.onnx").endswith("""outputs = session.run(['cls'], {"images": images})
+cls = outputs[0]  # [B, 24]""")
+
+
+def test_fewer_bits_are_explained(trained: Subject) -> None:
+    assert ONNX.notes(trained, ExportOptions()) == ()
+    assert "norms and softmax are computed in float32" in ONNX.notes(trained, ExportOptions(precision="fp16"))[0]
+    assert "above 50% of the largest value" in ONNX.notes(trained, ExportOptions(precision="int8"))[0]
 
 
 def test_weights_beyond_one_file_lie_beside_the_graph(
@@ -164,16 +181,14 @@ def test_missing_package_is_named_with_what_to_install(name: str, monkeypatch: p
     assert refused.value.hint == "pip install 'ibot-cli[onnx]'"
 
 
-def test_network_that_torch_cannot_trace(tmp_path: Path) -> None:
-    subject = subject_of(GREY)
+def test_network_that_torch_cannot_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("step 1 of 3") from ValueError("no such layer\nand more")
 
-    def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        scale = 1.0 if float(images.sum()) > 0 else 2.0
-        return {"cls": images.flatten(1) * scale}
-
-    subject.network.forward = forward  # type: ignore[method-assign]
-    with pytest.raises(ExportError, match=r"torch cannot write .* as ONNX: "):
-        ONNX.write(subject, tmp_path, ExportOptions())
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ExportError, match=r"torch cannot write .* as ONNX: no such layer$") as refused:
+        ONNX.write(subject_of(GREY), tmp_path, ExportOptions())
+    assert refused.value.hint == "Export it with --to torch-export."
     assert not list(tmp_path.iterdir())
 
 
