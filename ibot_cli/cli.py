@@ -58,6 +58,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot pretrain photos/ --dry-run",
         "ibot pretrain photos/ --out runs/photos --set train.epochs=200 --set views.num_local=6",
         "ibot pretrain imagenet/train --preset ibot_vitb16 --out runs/vitb16",
+        "ibot pretrain photos/ --init timm:vit_small_patch16_224.dino --out runs/continued",
         "ibot pretrain photos/ --out runs/photos --resume",
     ),
     "knn-eval": (

@@ -127,7 +127,8 @@ def begin(start: Start, config: Config) -> Beginning:
     found = adapted(start.parts, channels=config.data.channels, image_size=config.views.global_size)
     missing = _check(found.parts, start.parts.shape.image_size)
     loaded, kept = start.loaded, head_fits(start.loaded.head, config.head)
-    sentences = [loaded.description, _head_sentence(loaded, kept)]
+    centered = config.objective.balance == "center" and loaded.scale is not None and loaded.scale.cls_center is not None
+    sentences = [loaded.description, _head_sentence(loaded, kept, centered)]
     if config.objective.patch != "none":
         sentences.append(f"mask token {'new' if loaded.mask_token is None else 'kept'}")
     sentences += found.changes
@@ -157,9 +158,8 @@ def _check(parts: Trainable, before: int) -> list[str]:
     return missing
 
 
-def _head_sentence(loaded: LoadedBackbone, kept: bool) -> str:
+def _head_sentence(loaded: LoadedBackbone, kept: bool, centered: bool) -> str:
     if kept:
-        centered = loaded.scale is not None and loaded.scale.cls_center is not None
         return "head kept, with its centres" if centered else "head kept"
     return "head new, because the weights have none" if loaded.head is None else "head new, because theirs does not fit"
 

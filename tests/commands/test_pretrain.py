@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -311,3 +312,56 @@ def test_nothing_is_coloured_away_from_a_terminal(here: Path, ibot: Ibot) -> Non
     pictures.mixed(here / "photos", 8)
     done = ibot("pretrain", "photos", "--config", "tiny.yaml", "--set", "train.epochs=1", "--out", "run")
     assert "\033" not in done.err
+
+
+@pytest.fixture
+def weights(here: Path) -> str:
+    """A run of one epoch, and the images that it saw beside it."""
+    runs.make_images(here / "images")
+    runs.pretrain("images", Path("first"), "train.epochs=1", "monitor.knn_epochs=0", "train.checkpoint_steps=0")
+    return "first"
+
+
+QUICK = ("--set", "runtime.threads=1", "--set", "runtime.workers=0", "--set", "runtime.precision=fp32")
+
+
+def test_weights_are_told_in_the_plan_and_measured_first(ibot: Ibot, here: Path, weights: str) -> None:
+    sets = ("--set", "train.epochs=1", "--set", "train.batch_size=8", "--set", "views.num_local=1", *QUICK)
+    done = ibot("pretrain", "images", "--init", weights, "--out", "second", *sets)
+    assert done.code == 0
+    assert "start teacher of first/checkpoints/step-" in done.words.replace(f"{here}/", "")
+    assert "head kept, mask token kept" in done.words
+    assert re.search(r"start: k-NN [01]\.\d+ on held-out", done.words)
+    assert re.search(r"Done: 1 epoch.* k-NN [01]\.\d+ -> [01]\.\d+ on held-out", done.words)
+    records = [json.loads(line) for line in (here / "second" / "metrics.jsonl").read_text().splitlines()]
+    assert records[0].keys() == {"step", "epochs_done", "knn_accuracy"} and records[0]["step"] == 0
+    assert yaml.safe_load((here / "second" / "config.yaml").read_text())["init"]["weights"] == str(here / "first")
+
+
+def test_a_dry_run_from_weights(ibot: Ibot, here: Path, weights: str) -> None:
+    sets = ("--set", "head.bottleneck_size=5", "--set", "data.channels=3", "--set", "views.global_size=24", *QUICK)
+    before = everything(here)
+    done = ibot("pretrain", "images", "--init", weights, *sets, "--dry-run", "--json")
+    assert done.code == 0 and everything(here) == before
+    plan = json.loads(done.out)
+    assert plan["init"]["sentences"][1:] == [
+        "head new, because theirs does not fit", "mask token kept", "patch embedding 1 -> 3 channels",
+        "positions 4x4 -> 6x6",
+    ]  # fmt: skip
+    frozen = plan["choices"]["init.freeze_backbone_epochs"]
+    assert frozen["value"] == plan["config"]["init.freeze_backbone_epochs"] > 0
+    words = ibot("pretrain", "images", "--init", weights, *sets, "--dry-run").words
+    assert f"only the head learns for {frozen['value']} epochs" in words and "patch embedding 1 -> 3 channels" in words
+
+
+def test_what_contradicts_the_weights(ibot: Ibot, here: Path, weights: str) -> None:
+    done = ibot("pretrain", "images", "--init", weights, "--set", "model.patch_size=8", "--out", "second")
+    assert done.code == 2 and not (here / "second").exists()
+    assert done.words == (
+        "error: The weights decide the network: model.patch_size = 8 was asked for (--set), the weights have 4. "
+        "hint: Leave these settings out, or start from other weights."
+    )
+    done = ibot("pretrain", "images", "--init", "nothing.pth", "--out", "second")
+    assert done.code == 1 and "nothing.pth does not exist" in done.words and not (here / "second").exists()
+    done = ibot("pretrain", "--out", weights, "--resume", "--init", "nothing.pth")
+    assert done.code == 1 and "cannot go on with other settings: init.weights: None in the run" in done.words
