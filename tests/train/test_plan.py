@@ -109,6 +109,10 @@ def test_shapes_and_statistics(flat: Path) -> None:
     assert plan.memory is None
     grey = planned(flat, "train.micro_batch_size=1", "data.channels=1")
     assert len(known(grey.config.data.mean)) == 1
+    with_registers = planned(flat, "train.micro_batch_size=1", "model.registers=4")
+    assert with_registers.tokens == (plan.tokens[0] + 4, plan.tokens[1] + 4)
+    width = known(plan.config.model.width)
+    assert with_registers.parameters["backbone"] == plan.parameters["backbone"] + 4 * width
 
 
 def test_separate_heads_take_the_chosen_number_of_prototypes(flat: Path) -> None:
