@@ -19,6 +19,7 @@ from ibot_cli.weights.export.hf_preparation import PREPROCESSOR, quiet_transform
 from ibot_cli.weights.export.hf_preparation import notes as preparation_notes
 from ibot_cli.weights.export.refusals import check_plain, window_sides
 from ibot_cli.weights.export.subject import Subject
+from ibot_cli.weights.norm_epsilon import TOLD
 
 FILE, CONFIG = "model.safetensors", "config.json"
 
@@ -98,6 +99,11 @@ def _outputs(model: Any, images: Tensor, arguments: dict[str, Any]) -> dict[str,
     return outputs
 
 
+def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
+    """How near its image processor comes, and what was changed for the sake of the library."""
+    return (*preparation_notes(subject, options), *((TOLD,) if subject.kind == "swin" else ()))
+
+
 def usage(subject: Subject, path: str) -> str:
     """The lines that open it with transformers."""
     classes = subject.classifier is not None
@@ -133,6 +139,6 @@ HF = Form(
     write=write,
     read_back=read_back,
     usage=usage,
-    notes=preparation_notes,
+    notes=notes,
     resizes=True,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.refusals import check_plain, window_sides
 from ibot_cli.weights.export.subject import Subject
 from ibot_cli.weights.export.timm_names import base_model, changed_arguments
-from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS, swin_at_epsilon
+from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS, TOLD, swin_at_epsilon
 
 FILE, CONFIG = "model.safetensors", "config.json"
-DESCRIPTION = "timm"
-Settings = Mapping[str, Any]
+MODEL_KEY = "timm"
 
 
 def check(subject: Subject, options: ExportOptions) -> None:
@@ -106,7 +105,7 @@ def config(subject: Subject) -> dict[str, Any]:
 def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
     """The weights, with the model's name and arguments in their metadata, and config.json."""
     built_by = json.dumps({"name": base_model(subject), "kwargs": changed_arguments(subject)})
-    metadata = {"format": "pt", DESCRIPTION: built_by, KEY: as_text(subject.describe())}
+    metadata = {"format": "pt", MODEL_KEY: built_by, KEY: as_text(subject.describe())}
     (folder / FILE).write_bytes(save(tensors_of(subject), metadata))
     (folder / CONFIG).write_text(json.dumps(config(subject), indent=2) + "\n", encoding="utf-8")
 
@@ -153,6 +152,11 @@ def usage(subject: Subject, path: str) -> str:
     return "\n".join(
         [*lines, "features = model(images)  # [B, D]", f"tokens = model.forward_features(images)  # {tokens}"]
     )
+
+
+def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
+    """What was changed for the sake of timm."""
+    return (TOLD,) if subject.kind == "swin" else ()
 
 
 def _by_name(subject: Subject, path: str) -> list[str]:
@@ -216,5 +220,6 @@ TIMM = Form(
     write=write,
     read_back=read_back,
     usage=usage,
+    notes=notes,
     resizes=True,
 )
