@@ -55,13 +55,23 @@ def open_weights(weights: str, which: Which | None = None, heads: int | None = N
         return _open(weights, which, heads)
     try:
         return _open(weights, "teacher", heads)
-    except WeightsError:
-        with contextlib.suppress(IBotError):
-            return _open(weights, "student", heads)
-        raise
+    except WeightsError as error:
+        student = _student_alone(weights, heads)
+        if student is None:
+            raise error from None
+        return student
+
+
+def _student_alone(weights: str, heads: int | None) -> Opened | None:
+    """The student of a file that has no teacher."""
+    with contextlib.suppress(IBotError):
+        student = _open(weights, "student", heads)
+        return None if "teacher" in student.loaded.origin.networks else student
+    return None
 
 
 def _open(weights: str, which: Which, heads: int | None) -> Opened:
+    weights = weights.removeprefix("timm:local-dir:")  # a folder as any other
     if weights.startswith("timm:"):
         return _fitting(load_weights(weights, which=which, heads=heads), None)
     found = find_weights(Path(weights), which, heads)
