@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from ibot_cli import __version__
+from ibot_cli.progress import counted
 from ibot_cli.weights.export.agreement import Agreement
 from ibot_cli.weights.export.compare import difference_text
 from ibot_cli.weights.export.figures import RecordedFigure
@@ -106,7 +107,9 @@ def _facts(subject: Subject, form: Form, measured: Measured) -> str:
         rows.append(("Trained at", f"{native} x {native} pixels; positions were resized to {size} x {size}"))
     missing = len(subject.loaded.missing)
     if missing:
-        rows.append(("Incomplete", f"{missing:,} tensors were not in the original file and hold random values"))
+        rows.append(
+            ("Incomplete", f"{counted(missing, 'tensor')} of the network not in the original file; fresh random values")
+        )
     return _table(("", ""), rows)
 
 
