@@ -36,7 +36,7 @@ def attention_maps(
 
     Returns:
         float32 `[Q, h, rows, columns]` on the CPU. The sum over the patches is 1, less what falls on no patch: on the
-        class token (in Swin: on the padding of its windows).
+        class token and registers (in Swin: on the padding of its windows).
 
     Raises:
         UsageError: The class token is asked for and the network has none.
