@@ -36,8 +36,11 @@ def read_weights_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise _absent(path)
-    with path.open("rb") as file:
-        start = file.read(512)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be opened: {error.strerror or error}.", "Check its permissions.") from error
     if not start.strip():
         raise WeightsError(f"{path} is empty.", _DOWNLOAD_AGAIN)
     if not has_header(start):

@@ -120,3 +120,20 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist") as caught:
         read_weights_file(tmp_path / "nothing.pth")
     assert caught.value.hint is not None and "timm:NAME" in caught.value.hint
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.pth").touch()
+
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")  # chmod does not stop root
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(WeightsError, match=r"a\.pth cannot be opened: Permission denied"):
+        read_weights_file(tmp_path / "a.pth")
+
+
+def test_a_file_of_zeros(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(bytes(5000))
+    with pytest.raises(WeightsError, match="truncated or not a PyTorch file"):
+        read_weights_file(tmp_path / "a.pth")
