@@ -215,7 +215,7 @@ class Objective(nn.Module):
         """Class tokens of all views, then the masked patches, `[(V + L) * B + M, D]`."""
         num_global, num_images = batch.global_views.shape[:2]
         drop, backbone = batch.drop_path, self.student.backbone
-        tokens = backbone(
+        tokens: Tensor = backbone(
             batch.global_views.flatten(0, 1),
             batch.mask.flatten(0, 1) if self.masks else None,
             None if drop is None else drop[:, :, :num_global].flatten(2, 3),

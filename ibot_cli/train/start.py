@@ -128,7 +128,7 @@ def begin(start: Start, config: Config) -> Beginning:
     missing = _check(found.parts, start.parts.shape.image_size)
     loaded, kept = start.loaded, head_fits(start.loaded.head, config.head)
     centered = config.objective.balance == "center" and loaded.scale is not None and loaded.scale.cls_center is not None
-    sentences = [loaded.description, _head_sentence(loaded, kept, centered)]
+    sentences = [f"{loaded.origin.layout}: {loaded.description}", _head_sentence(loaded, kept, centered)]
     if config.objective.patch != "none":
         sentences.append(f"mask token {'new' if loaded.mask_token is None else 'kept'}")
     sentences += found.changes

@@ -329,7 +329,7 @@ def test_weights_are_told_in_the_plan_and_measured_first(ibot: Ibot, here: Path,
     sets = ("--set", "train.epochs=1", "--set", "train.batch_size=8", "--set", "views.num_local=1", *QUICK)
     done = ibot("pretrain", "images", "--init", weights, "--out", "second", *sets)
     assert done.code == 0
-    assert "start teacher of first/checkpoints/step-" in done.words.replace(f"{here}/", "")
+    assert "start checkpoint of ibot pretrain: teacher of first/checkpoints/step-" in done.words.replace(f"{here}/", "")
     assert "head kept, mask token kept" in done.words
     assert re.search(r"start: k-NN [01]\.\d+ on held-out", done.words)
     assert re.search(r"Done: 1 epoch.* k-NN [01]\.\d+ -> [01]\.\d+ on held-out", done.words)

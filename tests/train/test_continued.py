@@ -85,7 +85,7 @@ def test_what_the_run_notes_about_its_weights(weights: Path, whole: Path) -> Non
     noted = json.loads((whole / "data.json").read_text())["init"]
     assert noted["weights"] == str(weights) and noted["weights_hash"] == load_weights(str(weights)).weights_hash
     assert noted["head"] == "new" and noted["sentences"] == [
-        f"teacher of {weights}, step 7", "head new, because theirs does not fit", "mask token kept",
+        f"checkpoint of ibot pretrain: teacher of {weights}, step 7", "head new, because theirs does not fit", "mask token kept",
     ]  # fmt: skip
     assert f"weights: {weights}" in (whole / "config.yaml").read_text()
 
