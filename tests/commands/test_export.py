@@ -44,8 +44,8 @@ def test_what_people_see(ibot: Command, place: Path) -> None:
     assert ["cls", "0", "1e-05", "0"] in lines and ["patches", "0", "1e-05", "0"] in lines
     assert "Largest difference over largest value, on 8 real images, read back with ibot." in err
     assert "weights = load_weights('net.safetensors')" in err
-    assert sorted(path.name for path in place.iterdir()) == ["net.md", "net.safetensors", "weights.pth"]
-    assert "license: cc0-1.0" in (place / "net.md").read_text()
+    assert sorted(path.name for path in place.iterdir()) == ["net.safetensors", "net.safetensors.md", "weights.pth"]
+    assert "license: cc0-1.0" in (place / "net.safetensors.md").read_text()
 
 
 def test_what_was_exported_is_weights(ibot: Command, place: Path) -> None:

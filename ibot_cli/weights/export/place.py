@@ -97,7 +97,7 @@ def final_name(form: Form, out: Path, path: Path) -> str:
 
 
 def _card_beside(out: Path) -> Path:
-    return out.with_suffix(".md")
+    return out.with_name(f"{out.name}.md")
 
 
 def _places(form: Form) -> str:

@@ -93,7 +93,7 @@ def test_classifier_gives_what_predict_gives(
     result = export(subject, ONNX, tmp_path / "model.onnx", ExportOptions(), comparison_images(subject))
     assert capfd.readouterr() == ("", "")  # neither library said a word
     assert max(result.differences.values()) <= 1e-5 and result.agreement is None
-    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.md", "temporary"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.md", "temporary"}
     assert not [path for path in temporary.rglob("*") if path.is_file()]
 
     names = _odd_images(tmp_path)

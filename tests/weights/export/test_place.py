@@ -28,7 +28,7 @@ def test_a_folder_and_a_file_with_its_card(tmp_path: Path) -> None:
     fill(tmp_path / "deep" / "folder")
     fill(tmp_path / "v1.2.safetensors")
     assert content(tmp_path) == {
-        "deep", "deep/folder", "deep/folder/model.safetensors", "deep/folder/README.md", "v1.2.safetensors", "v1.2.md"
+        "deep", "deep/folder", "deep/folder/model.safetensors", "deep/folder/README.md", "v1.2.safetensors", "v1.2.safetensors.md"
     }  # fmt: skip
     assert (tmp_path / "v1.2.safetensors").read_text() == "weights"
 
@@ -79,14 +79,14 @@ def test_several_files_need_a_folder(tmp_path: Path) -> None:
 def test_what_is_taken_or_missing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("")
-    (tmp_path / "one.md").write_text("")
+    (tmp_path / "one.safetensors.md").write_text("")
     monkeypatch.chdir(tmp_path)
     for form, out, message, hint in (
         (ONE, "full", "is a folder with files in it", "or a file NAME.safetensors. Nothing is overwritten."),
         (FOLDER, "full", "is a folder with files in it", "Name a new or an empty folder. Nothing is overwritten."),
-        (ONE, "one.safetensors", r"one\.md exists already", "Remove it first, or choose another name."),
+        (ONE, "one.safetensors", r"one\.safetensors\.md exists already", "Remove it first, or choose another name."),
         (ONE, "deep/one.safetensors", "There is no folder deep for --out", "Make it first"),
-        (ONE, "one.md/x", r"one\.md is a file", "Name a new or an empty folder"),
+        (ONE, "one.safetensors.md/x", r"one\.safetensors\.md is a file", "Name a new or an empty folder"),
         (ONE, "one.pth", r"one\.pth ends in \.pth, which is not the form safetensors", "NAME.safetensors"),
         (FOLDER, "one.safetensors", r"ends in \.safetensors, which is not the form hf", "Name a new or an empty"),
     ):

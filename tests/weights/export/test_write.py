@@ -56,7 +56,7 @@ def test_a_small_difference_passes(tmp_path: Path) -> None:
     subject = subject_of(VIT)
     result = export(subject, off_by(5e-6), tmp_path / "a.safetensors", OPTIONS, comparison_images(subject))
     assert result.differences["patches"] == pytest.approx(5e-6, rel=0.2) and set(result.files) == {
-        "a.safetensors", "a.md"
+        "a.safetensors", "a.safetensors.md"
     }  # fmt: skip
 
 
