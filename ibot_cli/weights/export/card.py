@@ -35,6 +35,11 @@ class Measured:
     elsewhere: Mapping[str, float] | None
     agreement: Agreement | None
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the file gives class scores."""
+        return "logits" in self.differences
+
 
 def model_card(
     subject: Subject,
@@ -55,20 +60,20 @@ def model_card(
         figures: What the run has recorded about these weights.
     """
     sections = [
-        (f"# {title_of(subject)}", _facts(subject, form, measured)),
+        (f"# {title_of(subject, measured.classifies)}", _facts(subject, form, measured)),
         ("## How to open it", f"```python\n{usage}\n```"),
         ("## Preparation of images", _preparation(subject)),
         ("## Training data", data_text(subject)),
         ("## Recipe", recipe_text(subject)),
         ("## Results", _results(figures)),
-        ("## Check of this file", _check(form, options, measured)),
+        ("## Check of this file", _check(subject, form, options, measured)),
         ("## Licence", _licence(options.licence)),
     ]
     texts = [f"{heading}\n\n{text}" for heading, text in sections if text]
-    return f"---\n{_metadata(subject, form, options)}---\n\n" + "\n\n".join(texts) + "\n"
+    return f"---\n{_metadata(subject, form, options, measured)}---\n\n" + "\n\n".join(texts) + "\n"
 
 
-def _metadata(subject: Subject, form: Form, options: ExportOptions) -> str:
+def _metadata(subject: Subject, form: Form, options: ExportOptions, measured: Measured) -> str:
     """What hubs read."""
     method, licence = subject.loaded.origin.method, options.licence
     tags = [_KINDS[subject.kind]]
@@ -81,7 +86,7 @@ def _metadata(subject: Subject, form: Form, options: ExportOptions) -> str:
         stated = {"license": "other", "license_name": licence}
     content = {
         "library_name": form.library,
-        "pipeline_tag": "image-feature-extraction" if subject.classifier is None else "image-classification",
+        "pipeline_tag": "image-classification" if measured.classifies else "image-feature-extraction",
         "tags": tags,
         **stated,
     }
@@ -99,7 +104,7 @@ def _facts(subject: Subject, form: Form, measured: Measured) -> str:
         ("Parameters", f"{parameters:,} in the backbone"),
         ("Takes", f"any number of {grey} images of {size} x {size} pixels"),
         ("Gives", _outputs(subject, measured)),
-        *([] if subject.classes is None else [("Classes", class_names(subject.classes))]),
+        *([("Classes", class_names(subject.classes or ()))] if measured.classifies else []),
         ("Form", f"{form.title}, written by ibot {__version__}"),
     ]
     if size != subject.native_image_size:
@@ -156,7 +161,7 @@ def _results(figures: Sequence[RecordedFigure]) -> str:
     return f"{_table(('Measure', 'Data', 'These weights', 'Random weights', 'Raw pixels'), rows)}\n\n{note}"
 
 
-def _check(form: Form, options: ExportOptions, measured: Measured) -> str:
+def _check(subject: Subject, form: Form, options: ExportOptions, measured: Measured) -> str:
     worst = max(measured.differences.values())
     precision = "" if options.precision == "fp32" else f" in {options.precision}"
     lines = [
@@ -172,6 +177,7 @@ def _check(form: Form, options: ExportOptions, measured: Measured) -> str:
     if measured.agreement is not None:
         agreement = replace(measured.agreement, data=data_name(measured.agreement.data), notes=())
         lines += agreement.sentences()
+    lines += form.notes(subject, options)
     return " ".join(lines)
 
 

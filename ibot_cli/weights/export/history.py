@@ -14,14 +14,15 @@ from ibot_cli.weights.origin import Origin
 _MOST_CLASSES = 20
 
 
-def title_of(subject: Subject) -> str:
-    """The run or the file, and what it is."""
+def title_of(subject: Subject, classifies: bool) -> str:
+    """The run or the file, and what it is; a classifier may leave without its last layer."""
     kind = {"vit": "vision transformer", "swin": "Swin transformer", "other": "backbone"}[subject.kind]
     method = subject.loaded.origin.method
-    if subject.classifier is not None:
-        return f"{_name(subject.loaded.origin)}: an image classifier"
+    name = _name(subject.loaded.origin)
+    if classifies:
+        return f"{name}: an image classifier"
     trained = {None: "", "supervised": ", trained with labels"}.get(method, f" pre-trained with {method}")
-    return f"{_name(subject.loaded.origin)}: a {kind}{trained}"
+    return f"{name}: a {kind}{trained}"
 
 
 def method_text(origin: Origin) -> str:

@@ -49,7 +49,11 @@ def test_what_hubs_read() -> None:
         "tags": ["vision-transformer", "self-supervised-learning", "ibot"],
         "license": "unknown",
     }
-    assert front(card(subject_of(VIT, "mean"), form="onnx"))["pipeline_tag"] == "image-classification"
+    classifier, scores = subject_of(VIT, "cls"), replace(MEASURED, differences={"cls": 0.0, "logits": 0.0})
+    assert front(card(classifier, form="onnx", measured=scores))["pipeline_tag"] == "image-classification"
+    text = card(classifier, form="official")  # which leaves the classifier out
+    assert front(text)["pipeline_tag"] == "image-feature-extraction" and "no place for the classifier" in text
+    assert "# memory: a vision transformer" in text and "| Classes |" not in text
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_a_classifier_names_its_classes_and_its_start(tmp_path: Path) -> None:
     loaded = loaded_classifier(VIT, "mean")
     arguments = {"train": {"epochs": 3, "batch_size": 4}, "optim": {"lr": 0.002, "layer_decay": 0.75}}
     loaded = replace(loaded, origin=replace(loaded.origin, run=run, arguments=arguments))
-    text = card(export_subject(loaded))
+    text = card(export_subject(loaded), measured=replace(MEASURED, differences={"cls": 0.0, "logits": 0.0}))
     assert "# flowers: an image classifier" in text and "| Classes | 3: dark, light, odd |" in text
     assert "`builtin:photos`: 9 images. The training started from the weights `demo`." in text
     assert "learning rate 0.002, layer decay 0.75" in text and "Pooling: mean" in text

@@ -28,7 +28,8 @@ def test_a_folder_and_a_file_with_its_card(tmp_path: Path) -> None:
     fill(tmp_path / "deep" / "folder")
     fill(tmp_path / "v1.2.safetensors")
     assert content(tmp_path) == {
-        "deep", "deep/folder", "deep/folder/model.safetensors", "deep/folder/README.md", "v1.2.safetensors", "v1.2.safetensors.md"
+        "deep", "deep/folder", "deep/folder/model.safetensors", "deep/folder/README.md",
+        "v1.2.safetensors", "v1.2.safetensors.md",
     }  # fmt: skip
     assert (tmp_path / "v1.2.safetensors").read_text() == "weights"
 
