@@ -129,6 +129,15 @@ def _lr_end(values: Values) -> Iterator[Finding]:
             yield "optim.min_lr", f"is above the peak of {peak:.3g}, which is optim.lr x train.batch_size / 256"
 
 
+def _start(values: Values) -> Iterator[Finding]:
+    if values["init.weights"] is not None:
+        return
+    if values["init.freeze_backbone_epochs"]:
+        yield "init.freeze_backbone_epochs", "random weights would stay random; name weights with --init, or set auto"
+    if values["init.partial"]:
+        yield "init.partial", "there are no weights of which a part could be taken; name them with --init"
+
+
 def _device(values: Values) -> Iterator[Finding]:
     device = values["runtime.device"]
     if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -155,5 +164,6 @@ CHECKS: tuple[Check, ...] = (
     *(per_channel(path) for path in ("data.mean", "data.std")),
     MICRO_BATCH,
     Check(reads=("optim.lr", "optim.min_lr", "train.batch_size"), find=_lr_end),
+    Check(reads=("init.weights", "init.freeze_backbone_epochs", "init.partial"), find=_start),
     DEVICE,
 )

@@ -43,6 +43,8 @@ SWIN = ["model.arch=swin_tiny", "model.patch_size=4"]
             "train.micro_batch_size = 16 (--set): must be at most train.batch_size = 8",
         ),
         (["optim.lr=1e-7"], "optim.min_lr = 1.0e-06 (default): is above the peak of 4e-07"),
+        (["init.freeze_backbone_epochs=2"], "init.freeze_backbone_epochs = 2 (--set): random weights would stay"),
+        (["init.partial=true"], "init.partial = true (--set): there are no weights of which a part could be taken"),
         (["runtime.device=gpu"], "runtime.device = gpu (--set): must be cpu, cuda, cuda:N or auto"),
     ],
 )
@@ -56,6 +58,8 @@ def test_settings_that_do_not_go_together(sets: list[str], expected: str) -> Non
     "sets",
     [
         ["views.num_local=0", "views.local_size=7"],
+        ["init.weights=a.pth", "init.freeze_backbone_epochs=2", "init.partial=true"],
+        ["init.freeze_backbone_epochs=0"],
         ["objective.cls=none", "views.num_global=1", "views.num_local=0"],
         ["mask.ratio=0.3", "mask.ratio_var=0.3"],
         ["mask.ratio=0.7", "mask.ratio_var=0.3"],

@@ -28,6 +28,7 @@ from tests.core import tiny
 from tests.weights import finetuned_files
 from tests.weights.layouts.test_beit import beit_state
 from tests.weights.layouts.test_dinov2 import backbone_state as dinov2_state
+from tests.weights.layouts.test_mae import decoder, timm_vit
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "ibot_tiny_checkpoint.pth"
 HEAD = {"hidden_size": 24, "bottleneck_size": 8, "prototypes": 12}
@@ -154,6 +155,24 @@ def test_dinov2_with_registers_computes_the_same_in_student_and_teacher(tmp_path
             torch.testing.assert_close(network.backbone(images), expected, atol=1e-5, rtol=1e-5)
     assert objective.student.backbone.register_tokens.requires_grad
     assert "mask token kept" in beginning.sentences
+
+
+def test_mae_and_timm_compute_what_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, again = timm_vit(), timm_vit(pretrained_cfg_overlay={"input_size": (3, 16, 16)})
+    torch.save({"model": model.state_dict() | decoder()}, tmp_path / "mae.pth")
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: again)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for path in (str(tmp_path / "mae.pth"), "timm:vit_tiny_patch16_224"):
+        start = read_start(InitConfig(weights=path), 2)
+        assert start is not None
+        objective, beginning = filled(start, config_for(start))
+        with torch.no_grad():
+            expected = model.forward_features(images)
+            torch.testing.assert_close(objective.teacher.eval().backbone(images), expected, atol=1e-5, rtol=1e-5)
+        assert (
+            "mask token new" in beginning.sentences and "head new, because the weights have none" in beginning.sentences
+        )
+        assert beginning.record()["weights"] == path
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
