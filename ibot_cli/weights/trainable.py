@@ -95,7 +95,7 @@ def _from_timm(loaded: LoadedBackbone) -> Trainable:
     found = our_network(model, loaded.image_size) if isinstance(model, TimmBackbone) else None
     if found is None:
         raise WeightsError(
-            f"{loaded.description} has other layers than the ViT and Swin networks that ibot can fine-tune.",
+            f"{loaded.description} has other layers than the ViT and Swin networks that ibot can train.",
             "Use a plain ViT or Swin, for example timm:vit_small_patch16_224.dino.",
         )
     shape, tensors = found
