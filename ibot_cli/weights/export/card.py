@@ -34,6 +34,7 @@ class Measured:
     other_size: int | None
     elsewhere: Mapping[str, float] | None
     agreement: Agreement | None
+    notes: tuple[str, ...] = ()
 
     @property
     def classifies(self) -> bool:
@@ -66,7 +67,7 @@ def model_card(
         ("## Training data", data_text(subject)),
         ("## Recipe", recipe_text(subject)),
         ("## Results", _results(figures)),
-        ("## Check of this file", _check(subject, form, options, measured)),
+        ("## Check of this file", _check(form, options, measured)),
         ("## Licence", _licence(options.licence)),
     ]
     texts = [f"{heading}\n\n{text}" for heading, text in sections if text]
@@ -161,7 +162,7 @@ def _results(figures: Sequence[RecordedFigure]) -> str:
     return f"{_table(('Measure', 'Data', 'These weights', 'Random weights', 'Raw pixels'), rows)}\n\n{note}"
 
 
-def _check(subject: Subject, form: Form, options: ExportOptions, measured: Measured) -> str:
+def _check(form: Form, options: ExportOptions, measured: Measured) -> str:
     worst = max(measured.differences.values())
     precision = "" if options.precision == "fp32" else f" in {options.precision}"
     lines = [
@@ -177,7 +178,7 @@ def _check(subject: Subject, form: Form, options: ExportOptions, measured: Measu
     if measured.agreement is not None:
         agreement = replace(measured.agreement, data=data_name(measured.agreement.data), notes=())
         lines += agreement.sentences()
-    lines += form.notes(subject, options)
+    lines += measured.notes
     return " ".join(lines)
 
 

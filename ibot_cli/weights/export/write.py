@@ -140,7 +140,7 @@ def export(
         elsewhere=measured.elsewhere,
         agreement=measured.agreement,
         usage=form.usage(subject, str(opened)),
-        notes=(*subject.loaded.notes, *form.notes(subject, options)),
+        notes=(*subject.loaded.notes, *measured.notes),
     )
 
 
@@ -167,6 +167,7 @@ def _measured(
         other_size=other,
         elsewhere=None if other is None else compare(subject.network, opened, images(other)),
         agreement=None if options.precision == "fp32" else (judge or _judged_by(subject, batch))(opened),
+        notes=form.notes(subject, options),
     )
 
 

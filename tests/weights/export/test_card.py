@@ -51,8 +51,8 @@ def test_what_hubs_read() -> None:
     }
     classifier, scores = subject_of(VIT, "cls"), replace(MEASURED, differences={"cls": 0.0, "logits": 0.0})
     assert front(card(classifier, form="onnx", measured=scores))["pipeline_tag"] == "image-classification"
-    text = card(classifier, form="official")  # which leaves the classifier out
-    assert front(text)["pipeline_tag"] == "image-feature-extraction" and "no place for the classifier" in text
+    text = card(classifier, form="official", measured=replace(MEASURED, notes=("Without the classifier.",)))
+    assert front(text)["pipeline_tag"] == "image-feature-extraction" and "2.0e-02. Without the classifier." in text
     assert "# memory: a vision transformer" in text and "| Classes |" not in text
 
 
