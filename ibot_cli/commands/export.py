@@ -18,8 +18,9 @@ def export(
     to: Annotated[
         Literal["timm", "hf", "onnx", "torch-export", "safetensors", "official"],
         typer.Option(
-            help="timm and hf (Hugging Face) are folders, the others single files; official is the layout of the "
-            "authors' checkpoints.",
+            metavar="FORM",
+            help="A folder of timm or hf (Hugging Face), or a single file: onnx, torch-export, safetensors, or official "
+            "for the layout of the authors' checkpoints.",
             show_default=False,
         ),
     ],
