@@ -26,7 +26,7 @@ from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place, open
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.recipe import settle
 from ibot_cli.train.reporter import Reporter
-from ibot_cli.train.request import Request
+from ibot_cli.train.request import CONTINUE_PRESET, Request
 from ibot_cli.train.resume import (
     begin_again,
     check_number,
@@ -120,8 +120,17 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
         want_memory=want_memory,
     )
     _use_threads(plan.config)
-    plan.warnings[:0] = [] if recipe.beginning is None else recipe.beginning.start.loaded.notes
+    plan.warnings[:0] = _about_weights(request, recipe.beginning)
     return _prepared(request, recipe.data, recipe.source, plan, out, None, recipe.beginning)
+
+
+def _about_weights(request: Request, beginning: Beginning | None) -> list[str]:
+    """What the user should know about the weights, or about there being none."""
+    if beginning is not None:
+        return beginning.start.loaded.notes
+    if request.preset == CONTINUE_PRESET:
+        return [f"The preset {CONTINUE_PRESET} is for trained weights, and none are named; add --init WEIGHTS."]
+    return []
 
 
 def _use_threads(config: Config) -> None:

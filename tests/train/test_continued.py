@@ -85,8 +85,10 @@ def test_what_the_run_notes_about_its_weights(weights: Path, whole: Path) -> Non
     noted = json.loads((whole / "data.json").read_text())["init"]
     assert noted["weights"] == str(weights) and noted["weights_hash"] == load_weights(str(weights)).weights_hash
     assert noted["head"] == "new" and noted["sentences"] == [
-        f"checkpoint of ibot pretrain: teacher of {weights}, step 7", "head new, because theirs does not fit", "mask token kept",
-    ]  # fmt: skip
+        f"checkpoint of ibot pretrain: teacher of {weights}, step 7",
+        "head new, because theirs does not fit",
+        "mask token kept",
+    ]
     assert f"weights: {weights}" in (whole / "config.yaml").read_text()
 
 
@@ -207,3 +209,11 @@ def test_a_folder_gets_the_preset_for_continued_training(images: Path, weights: 
     assert chosen["init.freeze_backbone_epochs"] == (0, "the head comes with the weights")
     assert chosen["data.channels"] == (1, "as many as the weights see")
     assert config.views.global_size == 16 and recipe.reference_epochs == 200
+
+
+def test_the_preset_for_continued_training_wants_weights(images: Path, tmp_path: Path) -> None:
+    sets = [text for text in runs.SMALL if not text.startswith("optim.")]
+    request = Request(data=str(images), preset="ibot_continue", sets=sets, out=tmp_path / "run")
+    assert prepare(request).plan.warnings == [
+        "The preset ibot_continue is for trained weights, and none are named; add --init WEIGHTS."
+    ]
