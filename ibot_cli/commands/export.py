@@ -19,8 +19,8 @@ def export(
         Literal["timm", "hf", "onnx", "torch-export", "safetensors", "official"],
         typer.Option(
             metavar="FORM",
-            help="A folder of timm or hf (Hugging Face), or a single file: onnx, torch-export, safetensors, or official "
-            "for the layout of the authors' checkpoints.",
+            help="A folder of timm or hf (Hugging Face), or a single file: onnx, torch-export, safetensors, or "
+            "official for the layout of the authors' checkpoints.",
             show_default=False,
         ),
     ],

@@ -36,6 +36,7 @@ def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
     try:
         with _calm(), torch.no_grad():
             program = torch.export.export(subject.network, (images,), dynamic_shapes={"images": {0: batch}})
+            _forget_sources(program)
             torch.export.save(program, folder / FILE, extra_files={DESCRIPTION: as_text(subject.describe())})
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -81,6 +82,14 @@ def usage(subject: Subject, path: str) -> str:
     if subject.head is not None:
         lines.append('scores = outputs["cls_logits"]  # [B, prototypes], before temperature')
     return "\n".join(lines)
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """torch notes the lines of code that each operation comes from, with the folders of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 @contextlib.contextmanager
