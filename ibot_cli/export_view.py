@@ -50,6 +50,5 @@ def _show_differences(result: ExportResult) -> None:
     )
     if result.elsewhere is not None:
         console.note(
-            f"At {result.other_size} px, for information: there the positions are resized by {result.reader}'s own "
-            "interpolation."
+            f"At {result.other_size} px, for information: there {result.reader} resizes the positions in its own way."
         )
