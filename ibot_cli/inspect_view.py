@@ -39,7 +39,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     if origin.path != found.weights:
         rows.append(("file", origin.path))
     if origin.networks:
-        rows.append(("network", f"{origin.which}; the file holds {' and '.join(origin.networks)}"))
+        both = f"; the file holds {' and '.join(origin.networks)}" if len(origin.networks) > 1 else ""
+        rows.append(("network", f"{origin.which}{both}"))
     if trained := _training(found):
         rows.append(("training", trained))
     rows.append(("architecture", found.architecture.sentence()))

@@ -11,7 +11,7 @@ from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.evaluate.inspection.architecture import Architecture, describe_architecture
 from ibot_cli.evaluate.inspection.opening import Opened, open_weights
 from ibot_cli.evaluate.inspection.probe import Probe, probe
-from ibot_cli.evaluate.inspection.signs import Signs, find_faults, prototype_layers, read_signs
+from ibot_cli.evaluate.inspection.signs import Signs, find_faults, prototype_layers, read_signs, untrained
 from ibot_cli.evaluate.inspection.spread import Duplicates, duplicates_of
 from ibot_cli.evaluate.inspection.verdict import Evidence, Verdict, judge
 from ibot_cli.weights.loaded import LoadedBackbone, Which
@@ -135,7 +135,7 @@ def inspect_weights(
     parts = tuple(measure_parts(opened.tensors, opened.other))
     finite = all(part.non_finite == 0 for part in parts)
     signs = read_signs(loaded.backbone) if finite and not loaded.missing else None
-    unprobed = _unprobed(finite, loaded, features)
+    unprobed = _unprobed(finite, loaded, signs, features)
     found = probe(loaded, data) if unprobed is None else unprobed
     evidence = Evidence(
         faults=faults,
@@ -175,12 +175,15 @@ def inspect_weights(
     )
 
 
-def _unprobed(finite: bool, loaded: LoadedBackbone, wanted: bool) -> str | None:
+def _unprobed(finite: bool, loaded: LoadedBackbone, signs: Signs | None, wanted: bool) -> str | None:
+    """Why images are not looked at; weights from before training are what features would be compared with."""
     if not wanted:
         return "--no-features"
     if not finite:
         return "its numbers are not finite"
-    return "tensors are missing" if loaded.missing else None
+    if loaded.missing:
+        return "tensors are missing"
+    return "the weights are those of a network before training" if signs is not None and untrained(signs) else None
 
 
 def _account(opened: Opened) -> Account:

@@ -20,7 +20,8 @@ from ibot_cli.weights.shapes import build_head
 
 MOST_IMAGES, LEAST_IMAGES = 64, 16
 MOST_DRAWS = 3
-_WORK = 5e11  # multiplications for the images, and for the draws: all images up to ViT-S at 224 px
+_WORK = 3e11  # multiplications for the images, and for the draws: all images up to ViT-S at 224 px
+WITHOUT_CLASS_TOKEN = ("BEiT", "MAE")  # no loss of theirs reaches it
 EMBEDDED = {1: "builtin:digits", 3: "builtin:photos"}
 
 
@@ -32,7 +33,8 @@ class Probe:
         data: The images, as people call them.
         embedded: Whether nobody named them.
         draws: Networks of random weights that the others are means over.
-        features: Of the class tokens (or what stands for them); None if they are not finite.
+        pooling: `class token` (or what stands for it), or `mean of the patches` of methods that do not train it.
+        features: Of what the pooling gives; None if they are not finite.
         random_features: The same of random weights.
         answers: Of the projection head; None without one.
         random_answers: The same of random weights, with a random head.
@@ -43,6 +45,7 @@ class Probe:
     data: str
     embedded: bool
     draws: int
+    pooling: str
     features: Spread | None
     random_features: Spread
     answers: Answers | None
@@ -82,6 +85,7 @@ def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
         data=source.name,
         embedded=data is None,
         draws=draws,
+        pooling="mean of the patches" if loaded.origin.method in WITHOUT_CLASS_TOKEN else "class token",
         features=spread_of(features) if finite else None,
         random_features=mean_of([each for each, _ in random]),
         answers=_answers(loaded.head, features, loaded) if finite and loaded.head is not None else None,
@@ -91,7 +95,21 @@ def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
     )
 
 
+class _MeanOfPatches(nn.Module):
+    """A backbone whose first token is the mean of the others, where there are any."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.backbone(images)
+        return tokens if tokens.shape[1] == 1 else tokens[:, 1:].mean(dim=1, keepdim=True)
+
+
 def _features(backbone: nn.Module, loaded: LoadedBackbone, source: Source, index: np.ndarray) -> Tensor:
+    if loaded.origin.method in WITHOUT_CLASS_TOKEN:
+        backbone = _MeanOfPatches(backbone)
     with torch.no_grad():
         return extract(backbone, source, eval_transform(*loaded.preparation), index=index, batch_size=16).cls
 

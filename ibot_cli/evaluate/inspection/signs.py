@@ -16,7 +16,9 @@ from ibot_cli.weights.statistics import root_mean_square, structure
 STRUCTURED = 1.1  # random matrices stay below 1.06, those of trained runs are at 1.2 to 5
 LARGEST_RMS = 100.0
 DEAD = 1e-4
-_MAY_BE_ZERO = re.compile(r"bias$|token$|masked_embed$|bias_table$|^classifier\.|running_|num_batches|weight_g$|index$")
+_MAY_BE_ZERO = re.compile(
+    r"bias$|tokens?$|masked_embed$|bias_table$|^classifier\.|running_|num_batches|weight_g$|index$"
+)
 _BRANCH_ENDS = re.compile(r"\.(attn\.proj|mlp\.fc2)\.weight$")
 _LISTED = 3
 
@@ -64,6 +66,11 @@ def read_signs(backbone: nn.Module) -> Signs:
         untouched_norms=sum(not bool(shift.any()) for shift in norms),
         norm_shift=float(torch.cat(norms).abs().mean()) if norms else None,
     )
+
+
+def untrained(signs: Signs) -> bool:
+    """Whether norms and matrices are exactly what networks start with."""
+    return signs.structured == 0 < signs.matrices and signs.untouched_norms == signs.norms > 0
 
 
 def find_faults(tensors: Mapping[str, Tensor]) -> list[str]:

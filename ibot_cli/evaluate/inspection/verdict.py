@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ibot_cli.evaluate.inspection.probe import Probe
-from ibot_cli.evaluate.inspection.signs import STRUCTURED, Signs
+from ibot_cli.evaluate.inspection.signs import STRUCTURED, Signs, untrained
 from ibot_cli.evaluate.inspection.spread import Answers, Spread
 from ibot_cli.progress import counted
 
@@ -117,9 +117,8 @@ def _incomplete(evidence: Evidence) -> Verdict:
 
 def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[Reason]) -> Verdict:
     """Most matrices cannot be told from random numbers."""
-    untouched = signs.norms > 0 and signs.untouched_norms == signs.norms
     shift = signs.norm_shift or 0.0
-    if untouched and not signs.structured:
+    if untrained(signs):
         text = "Random: these are the weights of a network before training."
         return Verdict(state="random", text=text, reasons=tuple(reasons))
     if signs.structured or (0 < shift < SMALL_SHIFT) or evidence.steps:
@@ -204,7 +203,7 @@ def _seen(probe: Probe | None) -> list[Reason]:
     """What images showed, each number beside that of random weights."""
     if probe is None or probe.features is None:
         return []
-    found = [Reason("features", _feature_text(probe.features, probe.random_features, probe.data))]
+    found = [Reason("features", _feature_text(probe.features, probe.random_features, probe))]
     if probe.answers is not None and probe.random_answers is not None:
         found.append(Reason("head", _answer_text(probe.answers, probe.random_answers)))
     if probe.predicted is not None:
@@ -213,9 +212,10 @@ def _seen(probe: Probe | None) -> list[Reason]:
     return found
 
 
-def _feature_text(found: Spread, random: Spread, data: str) -> str:
+def _feature_text(found: Spread, random: Spread, probe: Probe) -> str:
+    pooled = "" if probe.pooling == "class token" else f" ({probe.pooling})"
     return (
-        f"Of {found.images} images of {data}: mean cosine {_cosine(found.cosine)} (random weights "
+        f"Of {found.images} images of {probe.data}{pooled}: mean cosine {_cosine(found.cosine)} (random weights "
         f"{_cosine(random.cosine)}), effective rank {found.effective_rank:.1f} ({random.effective_rank:.1f})."
     )
 

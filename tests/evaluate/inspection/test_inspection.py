@@ -1,6 +1,7 @@
 """Whole inspections of files whose state is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from ibot_cli.errors import DataError, WeightsError
 from ibot_cli.evaluate.inspection.inspection import inspect_weights
+from ibot_cli.evaluate.inspection.opening import open_weights
+from ibot_cli.evaluate.inspection.probe import Probe, probe
 from ibot_cli.evaluate.inspection.record import plain_values, record
 from tests.evaluate.inspection.networks import fresh, silenced, with_structure, write_run
 from tests.weights import finetuned_files
@@ -131,7 +134,9 @@ def test_fine_tuned_run(tmp_path: Path) -> None:
     assert found.classes == ("dark", "light", "odd")
     assert set(found.parameters) == {"backbone", "classifier"}
     assert [part.part for part in found.parts][-2:] == ["final norm", "classifier"]
-    assert found.probe is not None and found.probe.predicted is not None
+    assert found.unprobed == "the weights are those of a network before training"
+    answers = probe(open_weights(str(tmp_path / "run")).loaded)
+    assert isinstance(answers, Probe) and answers.predicted is not None and 1 <= answers.predicted <= 3
 
 
 def test_without_features_and_with_own_images(run: Path, tmp_path: Path) -> None:
@@ -155,3 +160,17 @@ def test_record_is_json_without_nan(run: Path) -> None:
     assert set(found["verdict"]) == {"state", "text", "reasons"}
     assert set(found["verdict"]["reasons"][0]) == {"about", "text"}
     assert plain_values({1: (float("nan"), Path("x"), None, True)}) == {"1": [None, "x", None, True]}
+
+
+def test_methods_that_train_no_class_token_are_judged_by_their_patches(run: Path) -> None:
+    loaded = open_weights(str(run)).loaded
+    mae = replace(loaded, origin=replace(loaded.origin, method="MAE"), head=None)
+    found, expected = probe(mae), probe(replace(loaded, head=None))
+    assert isinstance(found, Probe) and isinstance(expected, Probe)
+    assert (found.pooling, expected.pooling) == ("mean of the patches", "class token")
+    assert found.features != expected.features
+
+
+def test_images_of_other_channels_are_not_embedded(run: Path) -> None:
+    loaded = replace(open_weights(str(run)).loaded, channels=4)
+    assert probe(loaded) == "there are no embedded images of 4 channels"

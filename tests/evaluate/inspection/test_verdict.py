@@ -32,8 +32,8 @@ def probed(
 ) -> Probe:
     fields = {"not_finite": 0, "predicted": None, **more}
     return Probe(
-        data="builtin:digits", embedded=True, draws=3, features=features, random_features=random, answers=head,
-        random_answers=before, **fields,
+        data="builtin:digits", embedded=True, draws=3, pooling="class token", features=features,
+        random_features=random, answers=head, random_answers=before, **fields,
     )  # fmt: skip
 
 
