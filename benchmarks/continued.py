@@ -6,7 +6,7 @@ RUN is a finished run of the digits demonstration. Its teacher is exported as a 
 pre-training goes on from that folder on builtin:digits, so the head is new and learns alone at first. The k-NN accuracy
 on the 360 test digits (k = 20, features of the teacher) is measured before the first step, when the backbone thaws,
 after the warm-up and at the end. Random weights, those of the baseline of `ibot knn-eval`, are exported and started
-from too. About five minutes of one core; the last line is one JSON object.
+from too. About three minutes of one core; the last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def _gentler(bare: Resolved) -> dict[str, Choice]:
     epochs = known(bare.config.train.epochs)
     epochs = epochs if said("train.epochs", bare) else max(1, epochs // 4)
     return {
-        "optim.lr": (optim.lr * share, less),
-        "optim.min_lr": (optim.min_lr * share, less),
+        "optim.lr": (float(f"{optim.lr * share:.6g}"), less),
+        "optim.min_lr": (float(f"{optim.min_lr * share:.6g}"), less),
         "optim.layer_decay": (gentle["optim.layer_decay"], why),
         "optim.warmup_epochs": (max(1, epochs // 10), f"a tenth of {epochs} epochs, at least 1"),
         "train.epochs": (epochs, "a quarter of the recipe's epochs: the networks are trained already"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ibot_cli.config.schema import Config, HeadConfig, InitConfig
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.objective import Objective
-from ibot_cli.errors import UsageError
+from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.weights.adapted import adapted
 from ibot_cli.weights.load import LoadedBackbone, load_weights
 from ibot_cli.weights.trainable import Trainable, trainable
@@ -45,7 +45,10 @@ def read_start(init: InitConfig, heads: int | None) -> Start | None:
     """
     if init.weights is None:
         return None
-    loaded = load_weights(init.weights, which=init.which, heads=heads, partial=init.partial)
+    try:
+        loaded = load_weights(init.weights, which=init.which, heads=heads, partial=init.partial)
+    except WeightsError as error:  # here the option is a setting, which the run keeps
+        raise WeightsError(error.message, (error.hint or "").replace("--heads N", "--set model.heads=N")) from error
     return Start(weights=init.weights, loaded=loaded, parts=trainable(loaded))
 
 

@@ -188,7 +188,7 @@ def test_partial_weights_are_taken_when_asked_for(images: Path, weights: Path, t
 def test_the_recipe_of_embedded_data_becomes_gentler(weights: Path) -> None:
     recipe = settle(Request(data="builtin:digits", init=str(weights)))
     config, chosen = recipe.resolved.config, recipe.choices
-    assert config.optim.lr == pytest.approx(4e-4) and config.optim.min_lr == pytest.approx(1e-5)
+    assert (config.optim.lr, config.optim.min_lr) == (4e-4, 1e-5)
     assert config.optim.layer_decay == 0.9 and config.train.epochs == 30 and config.optim.warmup_epochs == 3
     assert config.views.rotation == 15 and config.mask.ratio == (0.4,) and config.objective.teacher_momentum == 0.95
     assert config.model.width == 16 and chosen["model.width"] == (16, "that of the weights")

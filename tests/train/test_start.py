@@ -212,6 +212,12 @@ def test_networks_of_another_kind_are_refused(tmp_path: Path) -> None:
         start_of(tmp_path / "beit.pth", 3)
 
 
+def test_heads_that_no_tensor_shows_are_a_setting_here() -> None:
+    with pytest.raises(WeightsError, match="attention heads cannot be told") as caught:
+        start_of(GOLDEN)
+    assert caught.value.hint == "Say it with --set model.heads=N."
+
+
 def test_no_weights_are_no_start() -> None:
     assert read_start(InitConfig(), None) is None
 
