@@ -48,7 +48,8 @@ def read_start(init: InitConfig, heads: int | None) -> Start | None:
     try:
         loaded = load_weights(init.weights, which=init.which, heads=heads, partial=init.partial)
     except WeightsError as error:  # here the option is a setting, which the run keeps
-        raise WeightsError(error.message, (error.hint or "").replace("--heads N", "--set model.heads=N")) from error
+        hint = error.hint and error.hint.replace("--heads N", "--set model.heads=N")
+        raise WeightsError(error.message, hint) from error
     return Start(weights=init.weights, loaded=loaded, parts=trainable(loaded))
 
 
