@@ -22,7 +22,8 @@ def show(found: Inspection) -> None:
     console.note("")
     verdict = found.verdict
     reasons = [(reason.about, reason.text) for reason in verdict.reasons]
-    console.table(["verdict", verdict.text], reasons, keep=["verdict"])
+    word = "cannot tell" if verdict.state == "unclear" else verdict.state
+    console.table(["verdict", word], [("", verdict.text), *reasons], keep=["verdict"])
     console.note("")
     _show_parts(found)
     for text in found.notes:

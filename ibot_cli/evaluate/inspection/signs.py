@@ -130,7 +130,7 @@ def _dead_blocks(tensors: Mapping[str, Tensor]) -> list[str]:
     ends = {name: root_mean_square(tensor) for name, tensor in tensors.items() if _BRANCH_ENDS.search(name)}
     usual = median(ends.values()) if ends else 0.0
     dead = [name for name, size in ends.items() if 0 < size < DEAD * usual]
-    return [f"The output is below {DEAD:g} of that of the other blocks in {_tensors(dead)}."] if dead else []
+    return [f"The weights are below {DEAD:g} of those of the other blocks in {_tensors(dead)}."] if dead else []
 
 
 def _tensors(names: Sequence[str]) -> str:

@@ -86,12 +86,12 @@ def judge(evidence: Evidence) -> Verdict:
     """The verdict: what is broken comes first, then what is missing, then what was learnt."""
     faults = [*(Reason("numbers", text) for text in evidence.faults), *_answer_faults(evidence.probe)]
     if faults:
-        return Verdict(state="broken", text="Broken: these numbers are no working network.", reasons=tuple(faults))
+        return Verdict(state="broken", text="These numbers are no working network.", reasons=tuple(faults))
     if evidence.missing:
         return _incomplete(evidence)
     signs, probe = evidence.signs, evidence.probe
     if signs is None or signs.structure is None:
-        text = "Cannot tell: there is no matrix large enough to be told from random numbers."
+        text = "There is no matrix large enough to be told from random numbers."
         return Verdict(state="unclear", text=text, reasons=tuple(_seen(probe)))
     weights = _weight_reasons(signs)
     if signs.structured < TRAINED_SHARE * signs.matrices:
@@ -110,7 +110,7 @@ def _incomplete(evidence: Evidence) -> Verdict:
     count = len(evidence.missing)
     return Verdict(
         state="incomplete",
-        text="Incomplete: the file does not hold the whole network. --partial loads what there is.",
+        text="The file does not hold the whole network; --partial loads what there is.",
         reasons=(Reason("tensors", f"{count} of the network's {evidence.total} are missing or of another shape."),),
     )
 
@@ -119,13 +119,13 @@ def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[Reason]) -> V
     """Most matrices cannot be told from random numbers."""
     shift = signs.norm_shift or 0.0
     if untrained(signs):
-        text = "Random: these are the weights of a network before training."
+        text = "These are the weights of a network before training."
         return Verdict(state="random", text=text, reasons=tuple(reasons))
     if signs.structured or (0 < shift < SMALL_SHIFT) or evidence.steps:
-        steps = f" {evidence.steps:,} steps were done, but they" if evidence.steps else " They"
-        text = f"Cannot tell; hardly trained, if at all:{steps} left few traces in the weights."
+        steps = f" {evidence.steps:,} steps were done, but they" if evidence.steps else " they"
+        text = f"Hardly trained, if at all:{steps} left few traces in the weights."
         return Verdict(state="unclear", text=text, reasons=tuple(reasons))
-    text = "Random: the matrices are random numbers, although the norms are not where networks start."
+    text = "The matrices are random numbers, although the norms are not where networks start."
     return Verdict(state="random", text=text, reasons=tuple(reasons))
 
 
@@ -134,7 +134,7 @@ def _structured(evidence: Evidence, signs: Signs, weights: Sequence[Reason]) -> 
     probe = evidence.probe
     if probe is None or probe.features is None or probe.features.images < FEW_IMAGES:
         why = evidence.unprobed or f"there are less than {FEW_IMAGES} images"
-        text = f"Trained, by its weights. Whether it collapsed was not looked at: {why}."
+        text = f"The weights were trained. Whether they collapsed was not looked at: {why}."
         return Verdict(state="trained", text=text, reasons=tuple(weights))
     reasons = (*weights, *_seen(probe))
     collapse = _collapse(probe, evidence.classifier)
@@ -143,8 +143,10 @@ def _structured(evidence: Evidence, signs: Signs, weights: Sequence[Reason]) -> 
     doubt = None if evidence.classifier else _doubt(probe)
     if doubt is not None:
         more = " --data with images like those of the training says more." if probe.embedded else ""
-        return Verdict(state="unclear", text=f"Cannot tell: trained, but {doubt}.{more}", reasons=reasons)
-    return Verdict(state="trained", text="Trained, and different images get different features.", reasons=reasons)
+        return Verdict(state="unclear", text=f"The weights were trained, but {doubt}.{more}", reasons=reasons)
+    return Verdict(
+        state="trained", text="The weights were trained, and different images get different features.", reasons=reasons
+    )
 
 
 def _doubt(probe: Probe) -> str | None:
@@ -167,20 +169,18 @@ def _collapse(probe: Probe, classifier: bool) -> str | None:
     features, random = probe.features, probe.random_features
     assert features is not None
     if features.cosine > EQUAL_COSINE and features.deviation < NARROW * random.deviation:
-        return "Collapsed: different images get almost the same features, more so than with random weights."
+        return "Different images get almost the same features, more so than with random weights."
     answers, before = probe.answers, probe.random_answers
     if classifier:
         silent = probe.predicted == 1
-        return "Collapsed: every image is put into the same class." if silent and features.cosine > 0.9 else None
+        return "Every image is put into the same class." if silent and features.cosine > 0.9 else None
     if answers is None or before is None:
         return None
     if answers.information < SILENT * before.information:
-        return "Collapsed: the head answers every image alike, more so than a random one."
+        return "The head answers every image alike, more so than a random one."
     few = _few_directions(probe) and answers.first_choices < FEW_CHOICES * before.first_choices
     if few and answers.information < NO_MORE * before.information:
-        return (
-            "Collapsed to few prototypes: fewer are chosen, by features of fewer directions, than with random weights."
-        )
+        return "Fewer prototypes are chosen, by features of fewer directions, than with random weights."
     return None
 
 

@@ -35,7 +35,11 @@ def test_sound_weights_have_no_faults(tensors: dict[str, Tensor]) -> None:
         ("backbone.blocks.0.norm1.weight", torch.zeros_like, r"All numbers are 0 in backbone\.blocks\.0\.norm1\.weig"),
         (MLP, torch.ones_like, rf"All numbers are the same in {MLP}\."),
         (MLP, lambda x: 1e4 * x, rf"The root mean square is above 100, up to [\d.]+, in {MLP}\."),
-        ("backbone.blocks.1.attn.proj.weight", lambda x: 1e-6 * x, r"The output is below 0\.0001 of .*attn\.proj\.wei"),
+        (
+            "backbone.blocks.1.attn.proj.weight",
+            lambda x: 1e-6 * x,
+            r"The weights are below 0\.0001 of .*attn\.proj\.wei",
+        ),
     ],
 )
 def test_each_fault_is_found(name: str, change: Callable[[Tensor], Tensor], fault: str) -> None:

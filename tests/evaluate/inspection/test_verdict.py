@@ -69,10 +69,10 @@ def test_what_images_say_about_trained_weights(probe: Probe, state: str) -> None
     [
         (signs(0.98, 0, shift=0.0, untouched=7), None, "random", "before training"),
         (signs(0.98, 0, shift=0.04), None, "random", "not where networks start"),
-        (signs(0.98, 0, shift=0.001), None, "unclear", "They left few traces"),
+        (signs(0.98, 0, shift=0.001), None, "unclear", "they left few traces"),
         (signs(0.98, 0, shift=0.04), 22, "unclear", "22 steps were done, but they left few traces"),
-        (signs(1.0, 4, shift=0.003), None, "unclear", "hardly trained"),
-        (signs(1.09, 8, shift=0.004), 220, "trained", "by its weights"),
+        (signs(1.0, 4, shift=0.003), None, "unclear", "Hardly trained"),
+        (signs(1.09, 8, shift=0.004), 220, "trained", "The weights were trained. Whether"),
         (replace(TRAINED, structure=None, matrices=0), None, "unclear", "no matrix large enough"),
     ],
 )
@@ -86,7 +86,7 @@ def test_fine_tuned_weights_need_few_directions_only() -> None:
     assert judge(replace(BASE, classifier=True, probe=probed(few, DIGITS, predicted=2))).state == "trained"
     alike = spread(0.95, 0.2, 1.5)
     verdict = judge(replace(BASE, classifier=True, probe=probed(alike, DIGITS, predicted=1)))
-    assert (verdict.state, verdict.text) == ("collapsed", "Collapsed: every image is put into the same class.")
+    assert (verdict.state, verdict.text) == ("collapsed", "Every image is put into the same class.")
     assert verdict.reasons[-1].text == "1 class is put first for an image."
 
 
