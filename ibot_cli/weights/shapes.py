@@ -76,7 +76,7 @@ def backbone_shape(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], 
         patch_size=patch_size,
         width=width,
         depth=depth,
-        heads=heads or _heads(width, arguments),
+        heads=_heads(width, arguments) if heads is None else _checked_heads(heads, width),
         mask_token=mask_token,
         registers=0 if registers is None else registers.shape[1],
     )
@@ -131,6 +131,16 @@ def _heads(width: int, arguments: Mapping[str, Any]) -> int:
     raise WeightsError(
         f"The number of attention heads cannot be told from the weights (width {width}).", "Say it with --heads N."
     )
+
+
+def _checked_heads(heads: int, width: int) -> int:
+    if width % heads:
+        fitting = ", ".join(str(number) for number in range(1, 33) if width % number == 0)
+        raise WeightsError(
+            f"--heads {heads} does not fit the weights: their width {width} is no multiple of it.",
+            f"Attention heads share the width evenly; possible are {fitting}.",
+        )
+    return heads
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
