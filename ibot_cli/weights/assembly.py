@@ -12,7 +12,7 @@ from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
 from ibot_cli.data.transform import IMAGENET, normalisation
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.fill import Fit, Part, check_enough, fill, fit, listed, load_fitting
+from ibot_cli.weights.fill import Fit, Network, Part, check_enough, fill, fit, listed, load_fitting, unfilled
 from ibot_cli.weights.finetuned import ClassifierShape
 from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
 from ibot_cli.weights.loaded import LoadedBackbone, weights_hash
@@ -32,7 +32,7 @@ def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
     Raises:
         WeightsError: The tensors do not fit; with `partial`, less than half of the backbone's do.
     """
-    built = _build(found)
+    built = _build(found, partial)
     filled = _fill(built, found, partial)
     prepared = found.preparation or _usual_preparation(found.network, built.backbone)
     notes = [*found.notes, *filled.notes]
@@ -68,7 +68,7 @@ def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
 
 @dataclass(frozen=True, kw_only=True)
 class _Built:
-    """Networks of the right shapes with fresh weights."""
+    """Networks of the right shapes."""
 
     backbone: nn.Module
     tokens: nn.Module
@@ -89,27 +89,33 @@ class _Filled:
     notes: tuple[str, ...] = ()
 
 
-def _build(found: Found) -> _Built:
+def _build(found: Found, drawn: bool) -> _Built:
+    """Networks with weights that are drawn from a fixed seed, or that are still to be loaded."""
     network = found.network
     _check_channels(network, found.origin.path)
-    with torch.random.fork_rng(devices=[]):  # most of what building draws is overwritten at once
+    make = _as_it_is if drawn else unfilled
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_SEED)
         if isinstance(network, ClassifierShape):
-            return _built_classifier(network)
-        head = build_head(found.tensors, found.activation)
+            return _built_classifier(network, make(network.build))
+        head = make(lambda: build_head(found.tensors, found.activation))
         if isinstance(network, TimmNetwork):
-            timm_backbone = network.build()
+            timm_backbone = make(network.build)
             channels = int(timm_backbone.model.pretrained_cfg["input_size"][0])
             name = f"timm:{network.name} {dict(network.kwargs)}"
             return _Built(
                 backbone=timm_backbone.model, tokens=timm_backbone, hashed=timm_backbone, head=head,
                 channels=int(network.kwargs.get("in_chans", channels)), architecture=name, rebuild=network.build,
             )  # fmt: skip
-        backbone, bare = network.build(), replace(network, mask_token=False)
+        backbone, bare = make(network.build), replace(network, mask_token=False)
         return _Built(
             backbone=backbone, tokens=backbone, hashed=backbone, head=head, channels=bare.channels,
             architecture=repr(bare), rebuild=bare.build, shape=bare,
         )  # fmt: skip
+
+
+def _as_it_is(build: Callable[[], Network]) -> Network:
+    return build()
 
 
 def _check_channels(network: BackboneShape | ClassifierShape | TimmNetwork, path: str) -> None:
@@ -124,9 +130,8 @@ def _check_channels(network: BackboneShape | ClassifierShape | TimmNetwork, path
         )
 
 
-def _built_classifier(shape: ClassifierShape) -> _Built:
+def _built_classifier(shape: ClassifierShape, classifier: Classifier) -> _Built:
     """The evaluated backbone has the feature that the classifier sees as token 0."""
-    classifier = shape.build()
     return _Built(
         backbone=classifier.backbone,
         tokens=classifier.token_backbone(),

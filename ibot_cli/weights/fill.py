@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ibot_cli.errors import WeightsError
 
 _LISTED = 8
+Network = TypeVar("Network", bound=nn.Module | None)
 
 
 class Part(NamedTuple):
@@ -61,6 +63,33 @@ class Fit:
             ("of another shape", tuple(self.reshaped.values())),
         )
         return "; ".join(f"{label}: {listed(names)}" for label, names in groups if names)
+
+
+def unfilled(build: Callable[[], Network]) -> Network:
+    """What `build` makes, to be loaded as a whole: its weights are not drawn, which takes longer than all the rest.
+
+    Memory is only reserved until it is filled.
+
+    Args:
+        build: Makes a network, or None. Called again, and its weights drawn, where that cannot be avoided: for tables
+            that are computed while it is built, as Swin's.
+    """
+    try:
+        with torch.device("meta"):
+            network = build()
+    except RuntimeError:  # it needs the value of a tensor
+        return _drawn(build)
+    if network is None:
+        return network
+    kept = network.state_dict().keys()
+    if any(name not in kept for name, _ in network.named_buffers()):
+        return _drawn(build)
+    return network.to_empty(device="cpu")
+
+
+def _drawn(build: Callable[[], Network]) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        return build()
 
 
 def listed(names: Sequence[str]) -> str:

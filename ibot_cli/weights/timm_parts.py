@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ibot_cli.core import swin
 from ibot_cli.errors import WeightsError
+from ibot_cli.weights.fill import unfilled
 from ibot_cli.weights.norm_epsilon import OURS, swin_at_epsilon
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.timm_models import TimmBackbone
@@ -38,7 +37,8 @@ def our_network(network: TimmBackbone, image_size: int) -> tuple[BackboneShape, 
     try:
         shape = backbone_shape(named, {}, _heads(model))
         shape = replace(shape, image_size=image_size)
-        ours = _filled(shape, tensors)
+        ours = unfilled(shape.build).eval()
+        ours.load_state_dict(tensors)
     except (WeightsError, RuntimeError, ValueError):
         return None
     images = torch.rand(1, shape.channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
@@ -47,17 +47,6 @@ def our_network(network: TimmBackbone, image_size: int) -> tuple[BackboneShape, 
     found = found[:, : expected.shape[1]]  # a model without class token gives its pooled feature alone
     same = expected.shape == found.shape and (expected - found).abs().max() <= _SAME * expected.abs().max()
     return (shape, tensors) if same else None
-
-
-def _filled(shape: BackboneShape, tensors: Mapping[str, Tensor]) -> nn.Module:
-    if shape.arch in swin.SIZES:  # has tables that it computes when it is built
-        with torch.random.fork_rng(devices=[]):
-            ours = shape.build()
-    else:
-        with torch.device("meta"):  # without drawing weights, which would take longer than all the rest
-            ours = shape.build()
-    ours.load_state_dict(tensors, assign=True)
-    return ours.eval()
 
 
 def _our_names(model: Any) -> dict[str, Tensor]:

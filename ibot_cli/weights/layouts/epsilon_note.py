@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ibot_cli.weights.fill import unfilled
 from ibot_cli.weights.layouts.found import TimmNetwork
 from ibot_cli.weights.norm_epsilon import OURS
 from ibot_cli.weights.shapes import BackboneShape
+from ibot_cli.weights.timm_models import TimmBackbone
 
 _SAME = 1e-5  # as rounding differs between libraries
 _PATCHES = 4  # of the image's side: the norms act on each token alone
@@ -53,14 +55,9 @@ def _filled(network: BackboneShape | TimmNetwork, tensors: Mapping[str, Tensor])
     """The network in evaluation mode; None where the tensors do not fit."""
     state = {name.removeprefix("backbone."): value.float() for name, value in tensors.items()}
     try:
-        if isinstance(network, BackboneShape):
-            with torch.device("meta"):  # without drawing weights, which would take longer than all the rest
-                backbone: nn.Module = network.build()
-            backbone.load_state_dict(state, assign=True)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                backbone = network.build()
-            backbone.model.load_state_dict(state)
+        backbone = unfilled(network.build)
+        filled = backbone.model if isinstance(backbone, TimmBackbone) else backbone
+        filled.load_state_dict(state)
     except RuntimeError:
         return None
     return backbone.eval()

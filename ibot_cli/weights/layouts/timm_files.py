@@ -19,7 +19,7 @@ from ibot_cli.data.transform import IMAGENET, normalisation
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.files import metadata_of, tensors_in
-from ibot_cli.weights.fill import Part, fit
+from ibot_cli.weights.fill import Part, fit, unfilled
 from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.exported_classifier import with_classifier
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
@@ -174,8 +174,7 @@ def _network(saved: _Saved) -> TimmNetwork:
 
 def _build(saved: _Saved, network: TimmNetwork) -> TimmBackbone:
     try:
-        with torch.random.fork_rng(devices=[]):
-            return network.build()
+        return unfilled(network.build)
     except Exception as error:  # whatever timm raises for arguments that do not fit its model
         raise WeightsError(
             f"timm cannot build {saved.name} as {saved.path} asks for it: {error}.", "Look at its model_args."
