@@ -17,6 +17,7 @@ from ibot_cli.weights.shapes import BackboneShape
 # The published sizes: a larger one has to be asked for, because it costs much.
 GLOBAL_SIZE, LOCAL_SIZE = 224, 96
 NETWORK = "that of the weights"
+HEAD = "that of the weights' head"
 
 
 def inherited_choices(start: Start, resolved: Resolved, *, fixed_channels: bool) -> dict[str, Choice]:
@@ -100,10 +101,33 @@ def _asked(network: dict[str, Choice], resolved: Resolved) -> Iterator[tuple[str
 
 
 def _head(start: Start, resolved: Resolved) -> dict[str, Choice]:
-    if start.loaded.head is None:
+    """The sizes of the head and, unless the user wants others, what its prototypes were trained with.
+
+    At another temperature a trained head is as wrong as a new one: the loss of the embedded digits' network doubles.
+    """
+    head = start.loaded.head
+    if head is None:
         return {}
-    sizes = {f"head.{name}": value for name, value in head_settings(start.loaded.head).items()}
-    return {path: (value, "that of the weights' head") for path, value in sizes.items() if not said(path, resolved)}
+    values = flatten(resolved.config)
+    sizes = {f"head.{name}": value for name, value in head_settings(head).items()}
+    choices: dict[str, Choice] = {path: (value, HEAD) for path, value in sizes.items()}
+    if all(values[path] == value for path, value in sizes.items() if said(path, resolved)):
+        choices |= {path: (value, "as the head was trained") for path, value in _temperatures(start).items()}
+        choices["optim.freeze_prototypes_epochs"] = (0, "the prototypes come with the weights")
+    return {path: choice for path, choice in choices.items() if not said(path, resolved)}
+
+
+def _temperatures(start: Start) -> dict[str, float]:
+    """Those at which teacher and student were compared in the end, without a new warm-up."""
+    scale, config = start.loaded.scale, start.loaded.origin.config
+    found: dict[str, float] = {}
+    if scale is not None and scale.cls_temp is not None:
+        found |= dict.fromkeys(("objective.warmup_teacher_temp", "objective.teacher_temp"), scale.cls_temp)
+    if scale is not None and scale.patch_temp is not None:
+        found |= dict.fromkeys(
+            ("objective.warmup_teacher_patch_temp", "objective.teacher_patch_temp"), scale.patch_temp
+        )
+    return found if config is None else {**found, "objective.student_temp": config.objective.student_temp}
 
 
 def _images(start: Start, resolved: Resolved, fixed_channels: bool) -> dict[str, Choice]:
@@ -113,11 +137,13 @@ def _images(start: Start, resolved: Resolved, fixed_channels: bool) -> dict[str,
     if resolved.origin["data.channels"] == "default" and not fixed_channels and loaded.channels in (1, 3):
         channels = loaded.channels
         choices["data.channels"] = (channels, "as many as the weights see")
-    if channels == loaded.channels and (loaded.mean, loaded.std) != normalisation(channels):
-        choices["data.mean"] = (loaded.mean, "that of the weights")
-        choices["data.std"] = (loaded.std, "that of the weights")
-    choices["data.eval_crop_ratio"] = (loaded.crop_ratio, "as the weights are evaluated")
-    return {path: choice for path, choice in choices.items() if resolved.origin[path] == "default"}
+    if channels == loaded.channels:
+        mean, std = normalisation(channels, values["data.mean"], values["data.std"])
+        choices |= {"data.mean": (loaded.mean, NETWORK)} if loaded.mean != mean else {}
+        choices |= {"data.std": (loaded.std, NETWORK)} if loaded.std != std else {}
+    if resolved.origin["data.eval_crop_ratio"] == "default":
+        choices["data.eval_crop_ratio"] = (loaded.crop_ratio, "as the weights are evaluated")
+    return {path: choice for path, choice in choices.items() if not said(path, resolved)}
 
 
 def _views(start: Start, resolved: Resolved) -> dict[str, Choice]:

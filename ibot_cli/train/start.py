@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ibot_cli.config.schema import Config, HeadConfig, InitConfig
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.objective import Objective
+from ibot_cli.data.transform import normalisation
 from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.weights.adapted import adapted
 from ibot_cli.weights.load import LoadedBackbone, load_weights
@@ -128,14 +129,18 @@ def begin(start: Start, config: Config) -> Beginning:
         WeightsError: Channels that cannot be turned into the run's.
         UsageError: An image size that the network cannot have.
     """
-    found = adapted(start.parts, channels=config.data.channels, image_size=config.views.global_size)
+    data, loaded = config.data, start.loaded
+    seen, shown = (loaded.mean, loaded.std), normalisation(data.channels, data.mean, data.std)
+    found = adapted(start.parts, channels=data.channels, image_size=config.views.global_size, seen=seen, shown=shown)
     missing = _check(found.parts, start.parts.shape.image_size)
-    loaded, kept = start.loaded, head_fits(start.loaded.head, config.head)
+    kept = head_fits(loaded.head, config.head)
     centered = config.objective.balance == "center" and loaded.scale is not None and loaded.scale.cls_center is not None
     sentences = [f"{loaded.origin.layout}: {loaded.description}", _head_sentence(loaded, kept, centered)]
     if config.objective.patch != "none":
         sentences.append(f"mask token {'new' if loaded.mask_token is None else 'kept'}")
     sentences += found.changes
+    if data.channels == loaded.channels and seen != shown:
+        sentences.append("images normalised otherwise than the weights saw them, as asked for")
     sentences += ["final norm new"] if missing else []
     return Beginning(start=start, parts=found.parts, head=loaded.head if kept else None, sentences=tuple(sentences))
 

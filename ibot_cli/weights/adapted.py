@@ -11,7 +11,10 @@ from ibot_cli.core.vit import ViT
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.trainable import Trainable, at_image_size
 
-_PROJECTION = "patch_embed.proj.weight"
+_PROJECTION, _BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of images in 0..1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +30,21 @@ class Adapted:
     changes: tuple[str, ...]
 
 
-def adapted(parts: Trainable, *, channels: int, image_size: int) -> Adapted:
+def adapted(
+    parts: Trainable, *, channels: int, image_size: int, seen: Statistics | None = None, shown: Statistics | None = None
+) -> Adapted:
     """The backbone for images `[B, channels, image_size, image_size]`.
 
     Positions are resized as the network itself does it for such images, so that it computes what it did. From 3
     channels to 1 the patch embedding is summed over the channels, so that a grey image gives what its three equal
-    channels gave; from 1 to 3 it is spread evenly over them.
+    channels gave; from 1 to 3 it is spread evenly over them. It also takes in how the two normalise images.
+
+    Args:
+        parts: The backbone.
+        channels: Of the new images.
+        image_size: Their side.
+        seen: How the backbone's images were normalised; used where the channels change.
+        shown: How the new images are normalised.
 
     Raises:
         WeightsError: Another change of the channels.
@@ -41,7 +53,7 @@ def adapted(parts: Trainable, *, channels: int, image_size: int) -> Adapted:
     before = parts.shape
     changes = []
     if channels != before.channels:
-        parts = _with_channels(parts, channels)
+        parts = _with_channels(parts, channels, seen, shown)
         changes.append(f"patch embedding {before.channels} -> {_counted(channels)}")
     if image_size != before.image_size:
         old, new = before.image_size // before.patch_size, image_size // before.patch_size
@@ -65,18 +77,37 @@ def _positions(parts: Trainable, side: int) -> Tensor:
     return network.positions(side, side).contiguous()
 
 
-def _with_channels(parts: Trainable, channels: int) -> Trainable:
+def _with_channels(parts: Trainable, channels: int, seen: Statistics | None, shown: Statistics | None) -> Trainable:
     found = parts.shape.channels
     if {found, channels} != {1, 3}:
         raise WeightsError(
             f"The weights see images with {_counted(found)}, the run has {_counted(channels)}.",
             "Only 1 and 3 channels can be turned into each other.",
         )
-    weight: Tensor = parts.tensors[_PROJECTION]
-    weight = weight.sum(dim=1, keepdim=True) if channels == 1 else weight.repeat(1, 3, 1, 1) / 3
-    return Trainable(
-        shape=replace(parts.shape, channels=channels), tensors={**parts.tensors, _PROJECTION: weight.contiguous()}
+    tensors = dict(parts.tensors)
+    weight, bias = tensors[_PROJECTION].double(), tensors[_BIAS].double()
+    if channels == 3:
+        weight = weight.repeat(1, 3, 1, 1) / 3
+    if seen is not None and shown is not None:
+        weight, bias = _renormalised(weight, bias, seen, shown)
+    weight = weight.sum(dim=1, keepdim=True) if channels == 1 else weight
+    tensors[_PROJECTION], tensors[_BIAS] = weight.float().contiguous(), bias.float()
+    return Trainable(shape=replace(parts.shape, channels=channels), tensors=tensors)
+
+
+def _renormalised(weight: Tensor, bias: Tensor, seen: Statistics, shown: Statistics) -> tuple[Tensor, Tensor]:
+    """The layer that gives for images normalised anew what it gave before; exact, because it pads nothing.
+
+    Args:
+        weight: `[D, 3, P, P]`.
+        bias: `[D]`.
+        seen: Of 1 or 3 channels; that of 1 holds for all three.
+        shown: Likewise.
+    """
+    mean, std, new_mean, new_std = (
+        torch.tensor(values, dtype=weight.dtype).expand(3).reshape(1, 3, 1, 1) for values in (*seen, *shown)
     )
+    return weight * (new_std / std), bias + (weight * (new_mean - mean) / std).sum(dim=(1, 2, 3))
 
 
 def _counted(channels: int) -> str:

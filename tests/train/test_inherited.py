@@ -26,7 +26,10 @@ TINY = {
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     path = tmp_path_factory.mktemp("weights") / "a.pt"
-    our_checkpoint(path, **{"views.flip_prob": 0.125, "data.mean": [0.25], "data.eval_crop_ratio": 0.75})
+    our_checkpoint(path, **{
+        "views.flip_prob": 0.125, "data.mean": [0.25], "data.eval_crop_ratio": 0.75, "objective.teacher_temp": 0.02,
+        "objective.teacher_patch_temp": 0.03, "objective.student_temp": 0.2,
+    })  # fmt: skip
     found = read_start(InitConfig(weights=str(path)), None)
     assert found is not None
     return found
@@ -81,6 +84,32 @@ def test_the_user_wins_but_for_the_network(start: Start) -> None:
     found = taken(start, *sets[:4])
     assert not {"head.prototypes", "views.flip_prob", "data.channels", "data.mean"} & found.keys()
     assert {"head.bottleneck_size", "views.global_size"} <= found.keys()
+
+
+def test_a_head_that_is_kept_goes_on_at_its_temperatures(start: Start) -> None:
+    own = {
+        "objective.teacher_temp": 0.02, "objective.warmup_teacher_temp": 0.02, "objective.teacher_patch_temp": 0.03,
+        "objective.warmup_teacher_patch_temp": 0.03, "objective.student_temp": 0.2, "optim.freeze_prototypes_epochs": 0,
+    }  # fmt: skip
+    for preset in (None, "ibot_vits16"):
+        assert own.items() <= taken(start, preset=preset).items()
+    warmer = taken(start, "objective.teacher_temp=0.05", "head.prototypes=12")
+    assert "objective.teacher_temp" not in warmer and warmer["objective.warmup_teacher_temp"] == 0.02
+    assert not own.keys() & taken(start, "head.prototypes=13").keys()  # so the head will be new
+    headless = replace(start, loaded=replace(start.loaded, head=None, scale=None))
+    assert not own.keys() & taken(headless).keys()
+
+
+def test_what_a_file_of_weights_does_not_say_stays_with_the_recipe(start: Start) -> None:
+    silent = replace(start.loaded.origin, config=None)
+    found = taken(replace(start, loaded=replace(start.loaded, scale=None, origin=silent)))
+    assert not any(path.startswith("objective.") for path in found)
+
+
+def test_images_of_a_preset_are_normalised_as_the_weights_saw_them(start: Start) -> None:
+    found = taken(start, data="builtin:digits")  # whose preset has another mean
+    assert found["data.mean"] == (0.25,) and "data.eval_crop_ratio" not in found
+    assert "data.mean" not in taken(start, "data.mean=[0.5]", data="builtin:digits")
 
 
 def test_views_and_channels_of_embedded_data_stay(start: Start) -> None:

@@ -195,6 +195,16 @@ def test_what_is_adapted_is_said(tmp_path: Path) -> None:
     assert objective.teacher.backbone.pos_embed.shape[1] == 37
 
 
+def test_images_normalised_otherwise_are_told(tmp_path: Path) -> None:
+    our_checkpoint(tmp_path / "a.pt", **{"data.mean": [0.25]})
+    start = start_of(tmp_path / "a.pt")
+    told = "images normalised otherwise than the weights saw them, as asked for"
+    assert told in begin(start, config_for(start)).sentences
+    assert told not in begin(start, config_for(start, **{"data.mean": [0.25]})).sentences
+    coloured = begin(start, config_for(start, **{"data.channels": 3}))  # the patch embedding takes it in
+    assert told not in coloured.sentences
+
+
 def test_the_windows_of_a_swin_keep_their_shape(tmp_path: Path) -> None:
     shape = BackboneShape(arch="swin_tiny", image_size=224, window_size=7)
     with torch.device("meta"):

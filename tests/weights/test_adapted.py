@@ -45,6 +45,23 @@ def test_a_grey_image_gives_the_same_tokens(before: int, after: int) -> None:
     assert found.parts.tensors["patch_embed.proj.weight"].is_contiguous()
 
 
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3)])
+def test_a_grey_image_gives_the_same_tokens_however_it_is_normalised(before: int, after: int) -> None:
+    statistics = {1: ((0.3,), (0.35,)), 3: ((0.48, 0.45, 0.4), (0.2, 0.25, 0.3))}
+    parts = parts_of(replace(VIT, channels=before))
+    parts.tensors["patch_embed.proj.bias"].copy_(torch.linspace(-1, 1, 16))
+    found = adapted(parts, channels=after, image_size=16, seen=statistics[before], shown=statistics[after])
+    grey = images(1)
+
+    def normalised(channels: int) -> torch.Tensor:
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in statistics[channels])
+        return (grey.expand(-1, channels, -1, -1) - mean) / std
+
+    with torch.no_grad():
+        expected = network(Adapted(parts=parts, changes=()))(normalised(before))
+        torch.testing.assert_close(network(found)(normalised(after)), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_positions_are_those_that_the_network_computes_itself() -> None:
     parts = parts_of(replace(VIT, channels=1))
     found = adapted(parts, channels=1, image_size=24)
