@@ -60,6 +60,15 @@ def sync_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
+def sync_files(directory: Path) -> None:
+    """Put everything in a directory on the disk, before it is renamed: the rename alone does not see to that."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+    sync_directory(directory)
+
+
 def remove_leftovers(directory: Path) -> list[Path]:
     """Remove temporary files of killed processes; only the holder of the run's lock may call it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -46,17 +46,20 @@ def comparison_images(subject: Subject, data: str | None = None) -> Images:
 
 
 @torch.no_grad()
-def compare(reference: Network, exported: Network, images: Tensor) -> dict[str, float]:
-    """Largest difference over largest value, for each output that the exported network has.
+def compare(
+    reference: Network, exported: Network, images: Tensor, leaves_out: Collection[str] = ()
+) -> dict[str, float]:
+    """Largest difference over largest value of each output that has values.
 
     Args:
         reference: The network that was exported.
         exported: What was read back.
         images: Normalised images `[B, C, H, W]`.
+        leaves_out: Outputs that the form has no place for.
 
     Raises:
         WeightsError: The network itself gives numbers that are not finite.
-        ExportError: What was exported has no output, or one of another shape.
+        ExportError: What was exported has not all outputs, one too many, or one of another shape.
     """
     expected = reference(images)
     broken = [name for name, value in expected.items() if not value.isfinite().all()]
@@ -66,14 +69,15 @@ def compare(reference: Network, exported: Network, images: Tensor) -> dict[str, 
             "There is nothing to hand over; `ibot inspect` says more about the weights.",
         )
     found = exported(images)
-    if not found:
-        raise ExportError("The exported network gives no output.")
+    wanted = {name for name, value in expected.items() if value.numel() and name not in leaves_out}
+    if not wanted <= set(found) <= set(expected):
+        raise ExportError(f"The exported network gives {', '.join(found) or 'no output'}, not {', '.join(expected)}.")
     for name, value in found.items():
         if value.shape != expected[name].shape:
             raise ExportError(
                 f"The exported network gives `{name}` as {list(value.shape)}, not {list(expected[name].shape)}."
             )
-    return {name: relative_difference(value, expected[name]) for name, value in found.items()}
+    return {name: relative_difference(value, expected[name]) for name, value in found.items() if value.numel()}
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:

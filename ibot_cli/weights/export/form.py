@@ -23,7 +23,6 @@ class ExportOptions:
     Attributes:
         with_head: Whether the projection head goes with it.
         precision: Of the weights in the file; only ONNX has others than `fp32`.
-        opset: Of ONNX; None for the form's own choice.
         licence: What the card says; None where the user did not say.
         student: The other network of a checkpoint that holds both, for the full layout of the authors; None for the
             backbone alone.
@@ -31,7 +30,6 @@ class ExportOptions:
 
     with_head: bool = False
     precision: Precision = "fp32"
-    opset: int | None = None
     licence: str | None = None
     student: LoadedBackbone | None = None
 
@@ -59,6 +57,7 @@ class Form:
         notes: What the user should be told about what the form leaves out.
         takes_both: Of forms that hold student and teacher: whether their heads, given the teacher and the student,
             go with them; None for forms of one network.
+        leaves_out: Outputs that the form has no place for; the comparison asks for all others.
         resizes: Whether what was read back takes images of other sizes, by the target's own position interpolation.
         tolerance: Largest relative difference in fp32.
         reduced: The tolerance of every other precision that the form has.
@@ -76,6 +75,7 @@ class Form:
     reader: str | None = None
     notes: Callable[[Subject, ExportOptions], tuple[str, ...]] = _no_notes
     takes_both: Callable[[LoadedBackbone, LoadedBackbone], bool] | None = None
+    leaves_out: frozenset[str] = frozenset()
     resizes: bool = False
     tolerance: float = TOLERANCE
     reduced: Mapping[str, float] = field(default_factory=dict)

@@ -110,11 +110,13 @@ def usage(subject: Subject, path: str) -> str:
     opener = "AutoModelForImageClassification" if classes else "AutoModel"
     mode = "L" if subject.channels == 1 else "RGB"
     lines = [
+        "from PIL import Image",
         f"from transformers import AutoImageProcessor, {opener}",
         "",
         f"processor = AutoImageProcessor.from_pretrained({path!r}, backend='pil')",
         f"model = {opener}.from_pretrained({path!r}).eval()",
-        f"inputs = processor(images=image.convert({mode!r}), return_tensors='pt')",
+        f"image = Image.open('image.png').convert({mode!r})",
+        "inputs = processor(images=image, return_tensors='pt')",
     ]
     if classes:
         return "\n".join([*lines, "scores = model(**inputs).logits.softmax(-1)  # named by model.config.id2label"])

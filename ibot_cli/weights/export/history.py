@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ibot_cli.config.schema import Config
+from ibot_cli.progress import counted
 from ibot_cli.weights.export.subject import Subject
 from ibot_cli.weights.origin import Origin
 
@@ -29,8 +30,8 @@ def method_text(origin: Origin) -> str:
     """Method, network and length of the training."""
     parts = [origin.method or "not known", *([] if origin.which is None else [origin.which])]
     if origin.epoch is not None:
-        steps = "" if origin.step is None else f" ({origin.step:,} steps)"
-        parts.append(f"{origin.epoch:,} epochs{steps}")
+        steps = "" if origin.step is None else f" ({counted(origin.step, 'step')})"
+        parts.append(f"{counted(origin.epoch, 'epoch')}{steps}")
     return ", ".join(parts)
 
 
@@ -40,8 +41,8 @@ def data_text(subject: Subject) -> str:
     if "num_images" not in told:
         return "The file does not say which images it was trained on."
     classes = told.get("classes") or []
-    named = f" in {len(classes):,} classes" if classes else ""
-    lines = [f"`{data_name(str(told.get('data', '')))}`: {told['num_images']:,} images{named}."]
+    named = f" in {counted(len(classes), 'class', 'classes')}" if classes else ""
+    lines = [f"`{data_name(str(told.get('data', '')))}`: {counted(told['num_images'], 'image')}{named}."]
     if origin.config is not None and classes:
         lines.append("Labels were not used.")
     started = _started_from(origin, told)
@@ -87,7 +88,7 @@ def _pretraining(config: Config) -> list[str]:
         f"- Targets: {prototypes}, balanced by {objective.balance}, teacher momentum {objective.teacher_momentum:g}.",
         f"- Optimiser: AdamW, learning rate {optim.lr:g} for a batch of 256, weight decay {optim.weight_decay:g} to "
         f"{optim.weight_decay_end:g}.",
-        f"- Length: {train.epochs} epochs, batches of {train.batch_size}, seed {train.seed}.",
+        f"- Length: {counted(train.epochs, 'epoch')}, batches of {train.batch_size}, seed {train.seed}.",
         "",
         "The whole configuration travels inside the file, as JSON under `ibot`.",
     ]
@@ -98,7 +99,7 @@ def _finetuning(arguments: Mapping[str, Any], subject: Subject) -> list[str]:
     lines = [f"- Pooling: {subject.pooling}."]
     if "lr" in optim:
         lines.append(f"- Optimiser: AdamW, learning rate {optim['lr']:g}, layer decay {optim.get('layer_decay', 1):g}.")
-    lines.append(f"- Length: {train.get('epochs')} epochs, batches of {train.get('batch_size')}.")
+    lines.append(f"- Length: {counted(train['epochs'], 'epoch')}, batches of {train['batch_size']}.")
     return lines
 
 

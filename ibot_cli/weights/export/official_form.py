@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.official_arguments import arguments_of, optimizer_of
 from ibot_cli.weights.export.official_names import backbone_names, can_be_said, head_names
+from ibot_cli.weights.export.safetensors_form import opened_with_ibot
 from ibot_cli.weights.export.subject import Reference, Subject
 from ibot_cli.weights.files import read_weights_file
 from ibot_cli.weights.loaded import LoadedBackbone
@@ -56,8 +58,10 @@ def takes_both(teacher: LoadedBackbone, student: LoadedBackbone) -> bool:
 
 
 def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
-    """One `torch.save` file."""
-    torch.save(_backbone(subject) if options.student is None else _full(subject, options.student), folder / FILE)
+    """One `torch.save` file, made in memory: on a full disk torch would abort the program."""
+    file = io.BytesIO()
+    torch.save(_backbone(subject) if options.student is None else _full(subject, options.student), file)
+    (folder / FILE).write_bytes(file.getbuffer())
 
 
 def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -75,16 +79,17 @@ def usage(subject: Subject, path: str) -> str:
     """The lines that read it, as the authors' scripts do and with ours."""
     return "\n".join(
         [
-            "# For the authors' scripts (--pretrained_weights); with torch alone, as it holds an argparse.Namespace:",
+            "# The authors' scripts take it as --pretrained_weights. With torch alone:",
+            "import argparse",
+            "",
             "import torch",
             "",
-            f"content = torch.load({path!r}, weights_only=False)  # keys: student, teacher, ... or state_dict",
+            "with torch.serialization.safe_globals([argparse.Namespace]):",
+            f"    content = torch.load({path!r})",
+            "print(*content)  # teacher, student and more, or state_dict",
             "",
-            "# With ibot, here and as WEIGHTS of any command:",
-            "from ibot_cli.weights.load import load_weights",
-            "",
-            f"weights = load_weights({path!r})",
-            "tokens = weights.backbone(images)  # [B, 1 + N, D], class token first",
+            "# With ibot:",
+            *opened_with_ibot(subject, path),
         ]
     )
 
@@ -178,5 +183,6 @@ OFFICIAL = Form(
     usage=usage,
     notes=notes,
     takes_both=takes_both,
+    leaves_out=frozenset({"logits"}),
     resizes=True,
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ibot_cli.errors import ExportError, UsageError
-from ibot_cli.runs.durable import sync_directory
-from ibot_cli.runs.filled_folder import filled_folder
+from ibot_cli.runs.durable import sync_directory, sync_files
+from ibot_cli.runs.filled_folder import filled_folder, unfinished_folder
 from ibot_cli.weights.export.card import CARD
 from ibot_cli.weights.export.form import Form
 
@@ -26,7 +26,7 @@ def check_place(form: Form, out: Path) -> None:
     """Refuse a place that is taken.
 
     Raises:
-        UsageError: It is a file, a folder with something in it, or its own folder is missing.
+        UsageError: It is a file, a folder with something in it, or cannot be written; or its own folder is missing.
     """
     if out.suffix in _SUFFIXES and not is_single_file(form, out):
         raise UsageError(f"--out {out} ends in {out.suffix}, which is not the form {form.name}.", _places(form))
@@ -36,38 +36,31 @@ def check_place(form: Form, out: Path) -> None:
         taken = [path for path in (out, _card_beside(out)) if path.exists()]
         if taken:
             raise UsageError(f"--out {out}: {taken[0]} exists already.", "Remove it first, or choose another name.")
+        _check_writable(out)
         return
     for part in (out, *out.parents):
         if part.exists() and not part.is_dir():
             raise UsageError(f"--out {out}: {part} is a file.", _places(form))
     if out.resolve() == Path.cwd():
         raise UsageError(f"--out {out} is the current folder.", "Name a new folder inside it.")
+    if os.path.ismount(out):
+        raise UsageError(f"--out {out} is the top of a file system.", "Name a new folder inside it.")
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"--out {out} is a folder with files in it.", f"{_places(form)} Nothing is overwritten.")
-
-
-def same_mode(folder: Path) -> None:
-    """Let everybody read all files who may read the card: safetensors lets nobody but the owner."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            shutil.copymode(folder / CARD, path)
+    _check_writable(out)
 
 
 @contextlib.contextmanager
 def filled_place(form: Form, out: Path) -> Iterator[Path]:
     """An empty folder to fill, whose content is moved to `out` when nothing was raised."""
     if not is_single_file(form, out):
-        with filled_folder(out, "The export", ExportError) as folder:
+        with filled_folder(out, "The export", ExportError, overwrite=False) as folder:
             yield folder
         return
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".unfinished") as temporary:
-            yield Path(temporary)
-            _move(Path(temporary), {str(form.file): out, CARD: _card_beside(out)})
-    except OSError as error:
-        raise ExportError(
-            f"The export cannot be written to {out}: {error.strerror or error}.", "Check its space and permissions."
-        ) from error
+    with unfinished_folder(out, "The export", ExportError) as folder:
+        yield folder
+        sync_files(folder)
+        _move(folder, {str(form.file): out, CARD: _card_beside(out)})
     sync_directory(out.parent)
 
 
@@ -78,6 +71,9 @@ def _move(folder: Path, targets: Mapping[str, Path]) -> None:
         raise ExportError(
             f"The export consists of more than one file ({', '.join(others)}).", "Name a folder with --out instead."
         )
+    taken = next((target for target in targets.values() if target.exists()), None)
+    if taken is not None:
+        raise ExportError(f"{taken} was written by another program meanwhile.", "Choose another name.")
     moved: list[Path] = []
     try:
         for name, target in targets.items():
@@ -94,6 +90,12 @@ def final_name(form: Form, out: Path, path: Path) -> str:
     if is_single_file(form, out):
         return {str(form.file): out.name, CARD: _card_beside(out).name}.get(path.name, path.name)
     return path.name
+
+
+def _check_writable(out: Path) -> None:
+    folder = next(parent for parent in out.absolute().parents if parent.is_dir())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: there is no permission to write in {folder}.", "Choose another place.")
 
 
 def _card_beside(out: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
@@ -48,7 +48,8 @@ def tensors_of(subject: Subject) -> dict[str, Tensor]:
 
 def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
     """One file with the description in its metadata."""
-    save_file(tensors_of(subject), folder / FILE, metadata={"format": "pt", KEY: as_text(subject.describe())})
+    metadata = {"format": "pt", KEY: as_text(subject.describe())}
+    (folder / FILE).write_bytes(save(tensors_of(subject), metadata))
 
 
 def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -61,22 +62,27 @@ def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 def usage(subject: Subject, path: str) -> str:
     """The lines that open it with `ibot_cli`."""
-    mode = "L" if subject.channels == 1 else "RGB"
-    lines = [
-        "from ibot_cli.data.transform import eval_transform",
-        "from ibot_cli.weights.load import load_weights",
-        "from PIL import Image",
-        "",
-        f"weights = load_weights({path!r})  # or as WEIGHTS of any command: ibot knn-eval {Path(path).name} photos/",
-        "prepared = eval_transform(*weights.preparation)",
-        f'images = prepared(Image.open("image.png").convert("{mode}")).unsqueeze(0)',
-        "tokens = weights.backbone(images)  # [B, 1 + N, D], class token first",
-    ]
+    lines = opened_with_ibot(subject, path)
     if subject.classifier is not None:
         lines.append("probabilities = weights.classifier(images).softmax(-1)  # in the order of weights.classes")
     if subject.head is not None:
         lines.append("scores = weights.head.cls_logits(weights.head.bottleneck(tokens[:, 0]))  # [B, prototypes]")
     return "\n".join(lines)
+
+
+def opened_with_ibot(subject: Subject, path: str) -> list[str]:
+    """Python lines from a file that is WEIGHTS to the tokens of an image."""
+    mode = "L" if subject.channels == 1 else "RGB"
+    return [
+        "from ibot_cli.data.transform import eval_transform",
+        "from ibot_cli.weights.load import load_weights",
+        "from PIL import Image",
+        "",
+        f"weights = load_weights({path!r})  # also WEIGHTS of every command",
+        "prepared = eval_transform(*weights.preparation)",
+        f"images = prepared(Image.open('image.png').convert('{mode}')).unsqueeze(0)",
+        "tokens = weights.backbone(images)  # [B, 1 + N, D], class token first",
+    ]
 
 
 SAFETENSORS = Form(

@@ -138,12 +138,13 @@ def usage(subject: Subject, path: str) -> str:
     mode = "L" if subject.channels == 1 else "RGB"
     lines = [
         "import timm",
+        "from PIL import Image",
         "",
         f"model = timm.create_model({f'local-dir:{path}'!r}, pretrained=True).eval(){newer}",
         "# The same from the weights file alone:",
         *(f"# {line}" for line in _by_name(subject, path)),
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
-        f"images = transform(image.convert({mode!r})).unsqueeze(0)",
+        f"images = transform(Image.open('image.png').convert({mode!r})).unsqueeze(0)",
     ]
     if subject.classifier is not None:
         return "\n".join([*lines, "scores = model(images).softmax(-1)  # in the order of label_names in config.json"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import io
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import as_text
 from ibot_cli.weights.export.form import ExportOptions, Form
+from ibot_cli.weights.export.silence import silence
 from ibot_cli.weights.export.subject import Subject
 
 FILE, DESCRIPTION = "model.pt2", "ibot.json"
@@ -33,21 +32,23 @@ def write(subject: Subject, folder: Path, options: ExportOptions) -> None:
     size = subject.image_size
     images = torch.zeros(2, subject.channels, size, size)
     batch = torch.export.Dim("batch", min=1)
+    file = io.BytesIO()  # on a full disk torch would abort the program
     try:
-        with _calm(), torch.no_grad():
+        with silence(), torch.no_grad():
             program = torch.export.export(subject.network, (images,), dynamic_shapes={"images": {0: batch}})
             _forget_sources(program)
-            torch.export.save(program, folder / FILE, extra_files={DESCRIPTION: as_text(subject.describe())})
+            torch.export.save(program, file, extra_files={DESCRIPTION: as_text(subject.describe())})
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(
             f"torch.export cannot trace {subject.loaded.description}: {reason}", "Export it with --to safetensors."
         ) from error
+    (folder / FILE).write_bytes(file.getbuffer())
 
 
 def read_back(folder: Path) -> Callable[[Tensor], dict[str, Tensor]]:
     """By `torch.export.load`."""
-    with _calm():
+    with silence():
         module: Callable[[Tensor], dict[str, Tensor]] = torch.export.load(folder / FILE).module()
     return module
 
@@ -90,22 +91,6 @@ def _forget_sources(program: torch.export.ExportedProgram) -> None:
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
-
-
-@contextlib.contextmanager
-def _calm() -> Iterator[None]:
-    """torch speaks of its own deprecations while it traces; nobody who exports can do anything about them."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.fx")]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 TORCH_EXPORT = Form(

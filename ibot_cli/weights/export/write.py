@@ -17,7 +17,7 @@ from ibot_cli.weights.export.card import CARD, Measured, model_card
 from ibot_cli.weights.export.compare import Images, Network, compare
 from ibot_cli.weights.export.figures import RecordedFigure
 from ibot_cli.weights.export.form import ExportOptions, Form
-from ibot_cli.weights.export.place import check_place, filled_place, final_name, is_single_file, same_mode
+from ibot_cli.weights.export.place import check_place, filled_place, final_name, is_single_file
 from ibot_cli.weights.export.subject import Subject
 
 Judge = Callable[[Network], Agreement]
@@ -122,7 +122,6 @@ def export(
         opened = out if form.file is None or is_single_file(form, out) else out / form.file
         card = model_card(subject, form, options, measured, form.usage(subject, opened.name), figures)
         (folder / CARD).write_text(card, encoding="utf-8")
-        same_mode(folder)
         files = {
             final_name(form, out, path): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
         }
@@ -148,7 +147,7 @@ def _measured(
     subject: Subject, form: Form, folder: Path, options: ExportOptions, images: Images, judge: Judge | None
 ) -> Measured:
     opened, batch = form.read_back(folder), images(subject.image_size)
-    differences = compare(subject.network, opened, batch)
+    differences = compare(subject.network, opened, batch, form.leaves_out)
     tolerance = form.reduced.get(options.precision, form.tolerance)
     name, worst = max(differences.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
     if not worst <= tolerance:
@@ -165,7 +164,7 @@ def _measured(
         differences=differences,
         tolerance=tolerance,
         other_size=other,
-        elsewhere=None if other is None else compare(subject.network, opened, images(other)),
+        elsewhere=None if other is None else compare(subject.network, opened, images(other), form.leaves_out),
         agreement=None if options.precision == "fp32" else (judge or _judged_by(subject, batch))(opened),
         notes=form.notes(subject, options),
     )

@@ -43,7 +43,7 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
 def test_largest_difference_over_largest_value() -> None:
     expected = {"cls": torch.tensor([[1.0, -4.0]]), "patches": torch.zeros(1, 2, 2)}
     found = {"cls": torch.tensor([[1.5, -4.0]])}
-    assert compare(lambda _: expected, lambda _: found, torch.zeros(1)) == {"cls": 0.125}
+    assert compare(lambda _: expected, lambda _: found, torch.zeros(1), {"patches"}) == {"cls": 0.125}
     assert [difference_text(value) for value in (0.0, 0.125)] == ["0", "1.2e-01"]
 
 
@@ -51,7 +51,16 @@ def test_outputs_that_cannot_be_compared_are_told() -> None:
     expected = {"cls": torch.zeros(1, 2)}
     with pytest.raises(ExportError, match=r"gives `cls` as \[1, 3\], not \[1, 2\]\."):
         compare(lambda _: expected, lambda _: {"cls": torch.zeros(1, 3)}, torch.zeros(1))
-    with pytest.raises(ExportError, match="gives no output"):
-        compare(lambda _: expected, lambda _: {}, torch.zeros(1))
+    for found, told in (({}, "no output"), ({"cls": torch.zeros(1, 2), "more": torch.zeros(1)}, "cls, more")):
+        with pytest.raises(ExportError, match=rf"gives {told}, not cls\."):
+            compare(lambda _: expected, lambda _, found=found: found, torch.zeros(1))  # type: ignore[misc]
     with pytest.raises(WeightsError, match=r"gives NaN or infinity on real images, in cls\."):
         compare(lambda _: {"cls": torch.full((1, 2), torch.nan)}, lambda _: expected, torch.zeros(1))
+
+
+def test_every_output_is_asked_for_but_those_without_values() -> None:
+    expected = {"cls": torch.ones(1, 2), "patches": torch.zeros(1, 0, 2), "logits": torch.ones(1, 3)}
+    whole = compare(lambda _: expected, lambda _: expected, torch.zeros(1))
+    assert whole == {"cls": 0.0, "logits": 0.0}
+    with pytest.raises(ExportError, match=r"gives cls, not cls, patches, logits\."):
+        compare(lambda _: expected, lambda _: {"cls": torch.ones(1, 2)}, torch.zeros(1))

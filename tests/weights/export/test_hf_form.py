@@ -190,11 +190,13 @@ def test_a_margin_that_it_crops_elsewhere_is_told() -> None:
 
 
 @pytest.mark.parametrize("pooling", [None, "mean"])
-def test_the_printed_lines_open_it(pooling: Any, tmp_path: Path) -> None:
+def test_the_printed_lines_open_it(pooling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = subject_of(GREY, pooling)
     written(subject, tmp_path)
     image = open_source("builtin:photos", channels=3).read(0)
-    namespace: dict[str, Any] = {"image": image}
+    image.save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
     with quiet_transformers():
         exec(HF.usage(subject, str(tmp_path)), namespace)
     given = eval_transform(*subject.loaded.preparation)(image.convert("L"))[None]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
@@ -50,7 +51,7 @@ def written(weights: str | Path, folder: Path, **asked: Any) -> tuple[Subject, E
 
 def differences(subject: Subject, folder: Path) -> dict[str, float]:
     images = comparison_images(subject)(subject.image_size)
-    return compare(subject.network, OFFICIAL.read_back(folder), images)
+    return compare(subject.network, OFFICIAL.read_back(folder), images, OFFICIAL.leaves_out)
 
 
 def shapes(state: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
@@ -170,6 +171,19 @@ def test_the_backbone_of_a_classifier_on_the_class_token(tmp_path: Path) -> None
     OFFICIAL.write(subject, tmp_path, ExportOptions())
     assert max(differences(subject, tmp_path).values()) <= 1e-5
     assert "no place for the classifier" in OFFICIAL.notes(subject, ExportOptions())[0]
+
+
+def test_the_printed_lines_open_a_backbone_and_a_whole_checkpoint(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (50, 40), (90, 120, 200)).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    for which, keys in ((None, TOP), ("teacher", ["state_dict", "ibot"])):
+        subject, _, _ = written(run, tmp_path, which=which)
+        namespace: dict[str, Any] = {}
+        exec(OFFICIAL.usage(subject, "checkpoint.pth"), namespace)
+        assert list(namespace["content"]) == keys
+        assert torch.equal(namespace["tokens"][:, 0], subject.network(namespace["images"])["cls"])
 
 
 def test_a_head_with_two_batch_norms_stays_behind(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from ibot_cli.errors import ExportError, UsageError
-from ibot_cli.weights.export.forms import FORMS
-from ibot_cli.weights.export.place import check_place, filled_place, same_mode
+from ibot_cli.weights.export.forms import FORMS, ExportOptions
+from ibot_cli.weights.export.place import check_place, filled_place
+from tests.weights.export.networks import VIT, subject_of
 
 ONE, FOLDER = FORMS["safetensors"], FORMS["hf"]
 
@@ -101,9 +103,36 @@ def test_what_is_taken_or_missing_is_refused(tmp_path: Path, monkeypatch: pytest
         check_place(ONE, Path())
 
 
-def test_everybody_may_read_what_they_may_read_the_card_of(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("")
-    (tmp_path / "weights").write_text("")
-    (tmp_path / "weights").chmod(0o600)
-    same_mode(tmp_path)
-    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "README.md").stat().st_mode
+def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os.path, "ismount", lambda path: path == tmp_path)
+        with pytest.raises(UsageError, match="is the top of a file system") as told:
+            check_place(ONE, tmp_path)
+        assert told.value.hint == "Name a new folder inside it."
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for name in ("one.safetensors", "new/folder"):
+        with pytest.raises(UsageError, match=f"there is no permission to write in {tmp_path}"):
+            check_place(ONE, tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "taken"), [("one.safetensors", "one.safetensors.md"), ("folder", "folder/notes.txt")])
+def test_what_others_wrote_meanwhile_stays(tmp_path: Path, name: str, taken: str) -> None:
+    with pytest.raises(ExportError, match=r"meanwhile|not empty"), filled_place(ONE, tmp_path / name) as place:
+        (place / "model.safetensors").write_text("weights")
+        (place / "README.md").write_text("card")
+        (tmp_path / taken).parent.mkdir(exist_ok=True)
+        (tmp_path / taken).write_text("theirs")
+    assert (tmp_path / taken).read_text() == "theirs" and content(tmp_path) == {taken, *taken.split("/")[:-1]}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("name", ["hf", "timm", "safetensors", "torch-export", "official", "onnx"])
+def test_a_disk_that_fills_up_while_a_form_is_written_is_told(tmp_path: Path, name: str) -> None:
+    form = FORMS[name]
+    with (
+        pytest.raises(ExportError, match="No space left on device"),
+        filled_place(form, tmp_path / "out") as place,
+    ):
+        (place / (form.file or "model.safetensors")).symlink_to("/dev/full")
+        form.write(subject_of(VIT), place, ExportOptions())
+    assert content(tmp_path) == set()

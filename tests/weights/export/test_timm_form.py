@@ -126,7 +126,7 @@ def test_images_are_prepared_by_timm_exactly_as_by_us(shape: BackboneShape, tmp_
     source = open_source("builtin:photos" if shape.channels == 3 else "builtin:digits", channels=shape.channels)
     in_folder = both_ways(written(subject, tmp_path))[0]
     namespace: dict[str, Any] = {}
-    call = "\n".join(line.removeprefix("# ") for line in TIMM.usage(subject, str(tmp_path)).splitlines()[4:])
+    call = "\n".join(line.removeprefix("# ") for line in TIMM.usage(subject, str(tmp_path)).splitlines()[5:])
     exec("import timm\n" + call.partition("transform =")[0], namespace)
     for model in (in_folder, namespace["model"]):
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
@@ -135,11 +135,13 @@ def test_images_are_prepared_by_timm_exactly_as_by_us(shape: BackboneShape, tmp_
 
 
 @pytest.mark.parametrize("pooling", [None, "cls"])
-def test_the_printed_lines_open_it(pooling: Any, tmp_path: Path) -> None:
+def test_the_printed_lines_open_it(pooling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = subject_of(GREY, pooling)
     written(subject, tmp_path)
     image = open_source("builtin:photos", channels=3).read(0)
-    namespace: dict[str, Any] = {"image": image}
+    image.save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
     exec(TIMM.usage(subject, str(tmp_path)), namespace)
     given = eval_transform(*subject.loaded.preparation)(image.convert("L"))[None]
     expected = subject.network(given)
