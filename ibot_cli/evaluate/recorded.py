@@ -5,7 +5,7 @@ from __future__ import annotations
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.measures import figures_of
 from ibot_cli.runs.evaluations import read_evaluations
-from ibot_cli.weights.export.figures import RecordedFigure
+from ibot_cli.weights.export.card import RecordedFigure
 from ibot_cli.weights.export.history import data_name
 from ibot_cli.weights.loaded import LoadedBackbone
 

@@ -14,7 +14,6 @@ from ibot_cli import __version__
 from ibot_cli.progress import counted
 from ibot_cli.weights.export.agreement import Agreement
 from ibot_cli.weights.export.compare import difference_text
-from ibot_cli.weights.export.figures import RecordedFigure
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.history import class_names, data_name, data_text, method_text, recipe_text, title_of
 from ibot_cli.weights.export.subject import Subject
@@ -22,6 +21,33 @@ from ibot_cli.weights.export.subject import Subject
 CARD = "README.md"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _KINDS = {"vit": "vision-transformer", "swin": "swin-transformer", "other": "image-features"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedFigure:
+    """One number that the run has recorded about the weights.
+
+    Attributes:
+        measure: What was measured.
+        data: On which images; a name, never a path.
+        value: The number.
+        percent: Whether people read it as a percentage.
+        random: The same of random weights; None when not measured.
+        pixels: The same of raw pixels; None when not measured.
+    """
+
+    measure: str
+    data: str
+    value: float
+    percent: bool
+    random: float | None
+    pixels: float | None
+
+    def text(self, value: float | None) -> str:
+        """`value` as this figure is read; empty for None."""
+        if value is None:
+            return ""
+        return f"{value:.1%}" if self.percent else f"{value:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +90,7 @@ def model_card(
         (f"# {title_of(subject, measured.classifies)}", _facts(subject, form, measured)),
         ("## How to open it", f"```python\n{usage}\n```"),
         ("## Preparation of images", _preparation(subject)),
+        ("## From the original file", _from_elsewhere(subject)),
         ("## Training data", data_text(subject)),
         ("## Recipe", recipe_text(subject)),
         ("## Results", _results(figures)),
@@ -149,6 +176,12 @@ def _preparation(subject: Subject) -> str:
             f"3. Scale to 0..1, subtract {_numbers(subject.mean)}, divide by {_numbers(subject.std)}.",
         ]
     )
+
+
+def _from_elsewhere(subject: Subject) -> str:
+    """What loading the weights of others has shown; of a run of ours the notes are about its folder."""
+    notes = [] if subject.loaded.origin.run is not None else subject.loaded.notes
+    return "\n".join(f"- {note}" for note in notes)
 
 
 def _results(figures: Sequence[RecordedFigure]) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from ibot_cli.core import swin
 from ibot_cli.weights.description import KEY
-from ibot_cli.weights.export.subject import Subject
-from ibot_cli.weights.export.timm_names import vit_sizes
+from ibot_cli.weights.export.subject import Subject, vit_sizes
 from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS
 
 _BICUBIC = 3  # of PIL

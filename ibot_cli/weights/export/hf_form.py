@@ -15,9 +15,10 @@ from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.hf_config import image_processor_config, model_config
 from ibot_cli.weights.export.hf_names import tensors_of
-from ibot_cli.weights.export.hf_preparation import PREPROCESSOR, quiet_transformers, write_json
+from ibot_cli.weights.export.hf_preparation import PREPROCESSOR, write_json
 from ibot_cli.weights.export.hf_preparation import notes as preparation_notes
 from ibot_cli.weights.export.refusals import check_plain, window_sides
+from ibot_cli.weights.export.silence import quiet_transformers
 from ibot_cli.weights.export.subject import Subject
 from ibot_cli.weights.norm_epsilon import TOLD
 

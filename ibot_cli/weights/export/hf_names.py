@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 import torch
-from timm.models.swin_transformer import get_relative_position_index
 from torch import Tensor
 
 from ibot_cli.weights.export.hf_config import model_class
+from ibot_cli.weights.export.official_names import position_index
 from ibot_cli.weights.export.subject import Subject
 from ibot_cli.weights.norm_epsilon import LIBRARIES, OURS, swin_at_epsilon
 
@@ -83,10 +83,7 @@ def _window_tables(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Where each pair of tokens of a window looks up its bias: version 4 of the library expects it in the file."""
     name = ".attention.self.relative_position_bias_table"
     tables = {key: value for key, value in found.items() if key.endswith(name)}
-    return {
-        key.replace("bias_table", "index"): get_relative_position_index(*[(round(len(table) ** 0.5) + 1) // 2] * 2)
-        for key, table in tables.items()
-    }
+    return {key.replace("bias_table", "index"): position_index(table) for key, table in tables.items()}
 
 
 def _of_dinov2(subject: Subject, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ibot_cli.data.transform import eval_transform
 from ibot_cli.weights.export.compare import EMBEDDED
 from ibot_cli.weights.export.form import ExportOptions
 from ibot_cli.weights.export.hf_config import image_processor_config
-from ibot_cli.weights.export.silence import silence
+from ibot_cli.weights.export.silence import quiet_transformers
 from ibot_cli.weights.export.subject import Subject
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -60,21 +59,6 @@ def preparation_difference(subject: Subject, backend: str) -> float:
         theirs = [processor(images=image, return_tensors="pt").pixel_values[0] for image in images]
     scale = torch.tensor(subject.std).reshape(-1, 1, 1) * _LEVELS
     return max(float(((ours(image) - other) * scale).abs().max()) for image, other in zip(images, theirs, strict=True))
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Neither log lines nor progress bars of transformers."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with silence():
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

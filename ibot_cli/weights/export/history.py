@@ -81,6 +81,7 @@ def _pretraining(config: Config) -> list[str]:
     if views.num_local:
         crops += f" and {views.num_local} local crops of {views.local_size}"
     masked = " or ".join(f"{ratio:.0%}" for ratio in mask.ratio)
+    epochs = "not known" if train.epochs is None else counted(train.epochs, "epoch")
     prototypes = f"{config.head.prototypes:,} prototypes" if config.head.prototypes is not None else "prototypes"
     return [
         f"- Views: {crops}.",
@@ -88,7 +89,7 @@ def _pretraining(config: Config) -> list[str]:
         f"- Targets: {prototypes}, balanced by {objective.balance}, teacher momentum {objective.teacher_momentum:g}.",
         f"- Optimiser: AdamW, learning rate {optim.lr:g} for a batch of 256, weight decay {optim.weight_decay:g} to "
         f"{optim.weight_decay_end:g}.",
-        f"- Length: {counted(train.epochs, 'epoch')}, batches of {train.batch_size}, seed {train.seed}.",
+        f"- Length: {epochs}, batches of {train.batch_size}, seed {train.seed}.",
         "",
         "The whole configuration travels inside the file, as JSON under `ibot`.",
     ]

@@ -12,7 +12,7 @@ from ibot_cli.config.schema import Config
 from ibot_cli.core import swin, vit
 from ibot_cli.core.heads import Head
 from ibot_cli.weights.description import KEY, as_text
-from ibot_cli.weights.export.subject import Subject
+from ibot_cli.weights.export.subject import Subject, vit_sizes
 from ibot_cli.weights.shapes import BackboneShape
 
 _MACHINE = ("data_path", "output_dir", "load_from")
@@ -72,19 +72,16 @@ def optimizer_of(state: Any, student: Mapping[str, Tensor], shared: bool) -> dic
 
 def _arch(shape: BackboneShape) -> str:
     """The authors' name where one fits, else ours, with the sizes beside it."""
-    size = (shape.width, shape.depth, shape.heads)
-    return next((name for name, known in vit.SIZES.items() if tuple(known) == size), shape.arch)
+    if shape.arch in swin.SIZES:
+        return shape.arch
+    return next((name for name, known in vit.SIZES.items() if tuple(known) == vit_sizes(shape)), shape.arch)
 
 
 def _sizes(shape: BackboneShape) -> dict[str, Any]:
     """Sizes that `arch` does not say."""
-    known = vit.SIZES.get(_arch(shape))
-    if known is None:
+    if shape.arch in swin.SIZES or vit_sizes(shape) == tuple(vit.SIZES[_arch(shape)]):
         return {}
-    width, depth, heads = shape.width or known.width, shape.depth or known.depth, shape.heads or known.heads
-    if (width, depth, heads) == tuple(known):
-        return {}
-    return {"embed_dim": width, "depth": depth, "num_heads": heads}
+    return dict(zip(("embed_dim", "depth", "num_heads"), vit_sizes(shape), strict=True))
 
 
 def _translated(config: Config) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def can_be_said(head: Head) -> bool:
     return all(torch.equal(value, states[0][name]) for state in states[1:] for name, value in state.items())
 
 
+def position_index(table: Tensor) -> Tensor:
+    """Row of the table for each pair of tokens of a window, int64 `[w * w, w * w]`.
+
+    Source:
+        Swin (arXiv 2103.14030): offset of rows times 2 w - 1, plus offset of columns, both from 0.
+    """
+    window = (round(len(table) ** 0.5) + 1) // 2
+    places = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
+    offsets = places[:, :, None] - places[:, None, :] + window - 1
+    index: Tensor = offsets[0] * (2 * window - 1) + offsets[1]
+    return index
+
+
 def _swin_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm reduces at the start of a stage, the authors at the end of the one before."""
     stages: dict[int, dict[str, Tensor]] = {}
@@ -69,21 +82,8 @@ def _swin_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         stages.setdefault(stage, {})[name] = value
         if rest.endswith("relative_position_bias_table"):
-            stages[stage][name.replace("bias_table", "index")] = _position_index(value)
+            stages[stage][name.replace("bias_table", "index")] = position_index(value)
     named = {name: value for name, value in tensors.items() if name.startswith("patch_embed.")}
     for stage, blocks in sorted(stages.items()):
         named |= blocks | dict(sorted(merging.get(stage, {}).items(), key=lambda item: "reduction" not in item[0]))
     return named | {name: value for name, value in tensors.items() if name.startswith("norm.")}
-
-
-def _position_index(table: Tensor) -> Tensor:
-    """Row of the table for each pair of tokens of a window, int64 `[w * w, w * w]`.
-
-    Source:
-        Swin (arXiv 2103.14030): offset of rows times 2 w - 1, plus offset of columns, both from 0.
-    """
-    window = (round(len(table) ** 0.5) + 1) // 2
-    places = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
-    offsets = places[:, :, None] - places[:, None, :] + window - 1
-    index: Tensor = offsets[0] * (2 * window - 1) + offsets[1]
-    return index

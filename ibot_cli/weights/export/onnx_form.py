@@ -13,8 +13,8 @@ from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.weights.description import KEY
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.onnx_graph import INPUT, onnx_graph, output_shapes
-from ibot_cli.weights.export.onnx_runtime import import_onnxruntime
 from ibot_cli.weights.export.quantize import half_weights, integer_weights
+from ibot_cli.weights.export.silence import import_onnxruntime
 from ibot_cli.weights.export.subject import Subject
 
 if TYPE_CHECKING:

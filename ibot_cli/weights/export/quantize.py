@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ibot_cli.errors import ExportError
-from ibot_cli.weights.export.onnx_runtime import import_onnxruntime
-from ibot_cli.weights.export.silence import silence
+from ibot_cli.weights.export.silence import import_onnxruntime, silence
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ibot_cli.core import swin
+from ibot_cli.core import swin, vit
 from ibot_cli.core.backbone import Backbone
 from ibot_cli.core.classifier import Classifier, Pooling
 from ibot_cli.core.heads import Head
@@ -164,6 +164,12 @@ def export_subject(loaded: LoadedBackbone, image_size: int | None = None, with_h
 def stride_of(shape: BackboneShape) -> int:
     """Pixels per output token and side."""
     return swin.STRIDE if shape.arch in swin.SIZES else shape.patch_size
+
+
+def vit_sizes(shape: BackboneShape) -> tuple[int, int, int]:
+    """Width, depth and heads of a ViT."""
+    size = vit.SIZES[shape.arch]
+    return shape.width or size.width, shape.depth or size.depth, shape.heads or size.heads
 
 
 def _parts(loaded: LoadedBackbone) -> Trainable | None:

@@ -6,8 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from ibot_cli.core import swin
-from ibot_cli.core.vit import SIZES
-from ibot_cli.weights.export.subject import Subject
+from ibot_cli.weights.export.subject import Subject, vit_sizes
 from ibot_cli.weights.shapes import BackboneShape
 
 
@@ -91,9 +90,3 @@ _SWINS = {
 def _shape(subject: Subject) -> BackboneShape:
     assert subject.shape is not None, "the form's check refuses other networks"
     return subject.shape
-
-
-def vit_sizes(shape: BackboneShape) -> tuple[int, int, int]:
-    """Width, depth and heads."""
-    size = SIZES[shape.arch]
-    return shape.width or size.width, shape.depth or size.depth, shape.heads or size.heads

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.weights.export.agreement import Agreement, cosines
-from ibot_cli.weights.export.card import CARD, Measured, model_card
+from ibot_cli.weights.export.card import CARD, Measured, RecordedFigure, model_card
 from ibot_cli.weights.export.compare import Images, Network, compare
-from ibot_cli.weights.export.figures import RecordedFigure
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.place import check_place, filled_place, final_name, is_single_file
 from ibot_cli.weights.export.subject import Subject

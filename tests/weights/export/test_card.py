@@ -12,8 +12,7 @@ import yaml
 
 from ibot_cli.config.schema import Config
 from ibot_cli.weights.export.agreement import Agreement
-from ibot_cli.weights.export.card import Measured, model_card
-from ibot_cli.weights.export.figures import RecordedFigure
+from ibot_cli.weights.export.card import Measured, RecordedFigure, model_card
 from ibot_cli.weights.export.form import ExportOptions
 from ibot_cli.weights.export.forms import FORMS
 from ibot_cli.weights.export.history import class_names, data_name
@@ -163,3 +162,11 @@ def test_names_of_data(given: str, name: str) -> None:
 
 def test_many_classes_are_cut() -> None:
     assert class_names(tuple(map(str, range(30)))).endswith("18, 19, ...")
+
+
+def test_what_loading_the_weights_of_others_has_shown_is_told(tmp_path: Path) -> None:
+    notes = ["The mean and deviation of its images are a guess."]
+    loaded = replace(loaded_backbone(VIT), notes=notes)
+    assert f"## From the original file\n\n- {notes[0]}\n\n##" in card(export_subject(loaded))
+    of_ours = replace(loaded, origin=replace(loaded.origin, run=tmp_path))
+    assert "original file" not in card(export_subject(of_ours)) and "original file" not in card(subject_of(VIT))

@@ -19,7 +19,8 @@ from ibot_cli.weights.description import parse
 from ibot_cli.weights.export.compare import compare, comparison_images
 from ibot_cli.weights.export.form import ExportOptions
 from ibot_cli.weights.export.hf_form import HF
-from ibot_cli.weights.export.hf_preparation import crops_elsewhere, preparation_difference, quiet_transformers
+from ibot_cli.weights.export.hf_preparation import crops_elsewhere, preparation_difference
+from ibot_cli.weights.export.silence import quiet_transformers
 from ibot_cli.weights.export.subject import Subject, export_subject
 from ibot_cli.weights.load import load_weights
 from ibot_cli.weights.loaded import LoadedBackbone

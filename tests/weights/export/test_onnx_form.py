@@ -211,7 +211,7 @@ def test_file_that_onnxruntime_cannot_open(tmp_path: Path) -> None:
 
 def test_onnxruntime_keeps_no_identifier_and_sends_nothing(tmp_path: Path) -> None:
     """In a new process, because it is decided when the package is first imported."""
-    code = "from ibot_cli.weights.export.onnx_runtime import import_onnxruntime; import_onnxruntime()"
+    code = "from ibot_cli.weights.export.silence import import_onnxruntime; import_onnxruntime()"
     places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", code], env=kept | places, capture_output=True, text=True, check=True)
