@@ -10,11 +10,13 @@ from ibot_cli.config.settings import format_value
 from ibot_cli.progress import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ibot_cli.train.choices import Choice
     from ibot_cli.train.launch import Prepared, PretrainResult
 
 GIB = 2**30
+MANY = 2  # settings with one reason; more of them are counted, not listed
 
 
 def plan_record(prepared: Prepared) -> dict[str, Any]:
@@ -64,14 +66,27 @@ def show_plan(prepared: Prepared, *, full: bool) -> None:
         rows.append(("resumed", f"after step {prepared.checkpoint.step:,} of {plan.schedule.total_steps:,}"))
     _table(["plan", ""], rows, keep=["plan"], data=full)
     if plan.choices:
-        chosen = [(path, format_value(value), reason) for path, (value, reason) in plan.choices.items()]
-        _table(["chosen", "value", "because"], chosen, keep=["chosen", "value"], data=full)
+        _table(["chosen", "value", "because"], _chosen_rows(plan.choices, full), keep=["chosen", "value"], data=full)
     if full:
         _show_settings(prepared)
     for text in _warnings(prepared) if full else plan.warnings:
         console.warn(text)
     if full:
         console.note("Dry run: nothing was computed and nothing was written. Without --dry-run the run starts.")
+
+
+def _chosen_rows(choices: Mapping[str, Choice], full: bool) -> list[tuple[str, str, str]]:
+    """Setting, value, reason; without `full`, what weights decide of a section is one row."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path, (_, reason) in choices.items():
+        groups.setdefault((path if full else path.partition(".")[0], reason), []).append(path)
+    rows = []
+    for (section, reason), paths in groups.items():
+        if len(paths) > MANY:
+            rows.append((f"{section}.*", counted(len(paths), "setting"), reason))
+        else:
+            rows += [(path, format_value(choices[path][0]), reason) for path in paths]
+    return rows
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: Sequence[str], data: bool) -> None:

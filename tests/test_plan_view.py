@@ -36,6 +36,21 @@ def test_the_plan_of_a_run_goes_to_stderr(prepared: Prepared, capsys: pytest.Cap
     assert "memory" not in text and "Dry run" not in text and "ibot_vits16" not in text
 
 
+def test_what_weights_decide_is_counted_and_a_dry_run_lists_it(
+    prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {f"model.{name}": (value, "taken") for name, value in (("width", 24), ("depth", 2), ("heads", 3))}
+    two = {f"data.{name}": (value, "taken") for name, value in (("mean", (0.5,)), ("std", (0.25,)))}
+    plan = replace(prepared.plan, choices={**own, "model.arch": ("vit_tiny", "small"), **two})
+    show_plan(replace(prepared, plan=plan), full=False)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    assert {"model.* 3 settings taken", "model.arch vit_tiny small", "data.mean [0.5] taken"} <= set(lines)
+    assert not any("model.width" in line for line in lines)
+    show_plan(replace(prepared, plan=plan), full=True)
+    out = capsys.readouterr().out
+    assert all(path in out for path in plan.choices) and "3 settings" not in out
+
+
 def test_a_refusal_is_told_in_a_dry_run(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
     refused = replace(prepared, refusal=DataError("12 of 26 files cannot be read:\n  a", "Repair them."))
     expected = "This run would stop at once: 12 of 26 files cannot be read. Repair them."

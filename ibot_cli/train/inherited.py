@@ -16,8 +16,8 @@ from ibot_cli.weights.shapes import BackboneShape
 
 # The published sizes: a larger one has to be asked for, because it costs much.
 GLOBAL_SIZE, LOCAL_SIZE = 224, 96
-NETWORK = "that of the weights"
-HEAD = "that of the weights' head"
+NETWORK = "taken from the weights"
+HEAD = "taken from the weights' head"
 
 
 def inherited_choices(start: Start, resolved: Resolved, *, fixed_channels: bool) -> dict[str, Choice]:

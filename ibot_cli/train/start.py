@@ -50,6 +50,7 @@ def read_start(init: InitConfig, heads: int | None) -> Start | None:
         loaded = load_weights(init.weights, which=init.which, heads=heads, partial=init.partial)
     except WeightsError as error:  # here the option is a setting, which the run keeps
         hint = error.hint and error.hint.replace("--heads N", "--set model.heads=N")
+        hint = hint and hint.replace("--which student", "--set init.which=student")
         raise WeightsError(error.message, hint) from error
     return Start(weights=init.weights, loaded=loaded, parts=trainable(loaded))
 

@@ -191,7 +191,7 @@ def test_the_recipe_of_embedded_data_becomes_gentler(weights: Path) -> None:
     assert (config.optim.lr, config.optim.min_lr) == (4e-4, 1e-5)
     assert config.optim.layer_decay == 0.9 and config.train.epochs == 30 and config.optim.warmup_epochs == 3
     assert config.views.rotation == 15 and config.mask.ratio == (0.4,) and config.objective.teacher_momentum == 0.95
-    assert config.model.width == 16 and chosen["model.width"] == (16, "that of the weights")
+    assert config.model.width == 16 and chosen["model.width"] == (16, "taken from the weights")
     assert "preset ibot_continue" in chosen["optim.lr"][1] and "head.prototypes" in chosen
     said = settle(Request(init=str(weights), sets=["train.epochs=50", "optim.lr=1e-3"]))
     optim = said.resolved.config.optim
@@ -205,7 +205,7 @@ def test_a_folder_gets_the_preset_for_continued_training(images: Path, weights: 
     assert recipe.resolved.origin["objective.teacher_momentum"] == "preset ibot_continue"
     assert config.optim.layer_decay == 0.9 and config.objective.balance == "sinkhorn"
     assert config.train.epochs == 200 and config.head.prototypes == 12  # those of the head, not of the 42 images
-    assert "train.epochs" in chosen and chosen["head.prototypes"] == (12, "that of the weights' head")
+    assert "train.epochs" in chosen and chosen["head.prototypes"] == (12, "taken from the weights' head")
     assert chosen["init.freeze_backbone_epochs"] == (0, "the head comes with the weights")
     assert chosen["data.channels"] == (1, "as many as the weights see")
     assert config.views.global_size == 16 and recipe.reference_epochs == 200

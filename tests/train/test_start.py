@@ -228,6 +228,17 @@ def test_heads_that_no_tensor_shows_are_a_setting_here() -> None:
     assert caught.value.hint == "Say it with --set model.heads=N."
 
 
+def test_the_network_that_there_is_is_a_setting_here(tmp_path: Path) -> None:
+    our_checkpoint(tmp_path / "a.pt")
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    del content["state"]["teacher"]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="has no teacher, only the student") as caught:
+        start_of(tmp_path / "a.pt")
+    assert caught.value.hint == "Ask for it with --set init.which=student."
+    assert start_of(tmp_path / "a.pt", which="student").loaded.origin.which == "student"
+
+
 def test_no_weights_are_no_start() -> None:
     assert read_start(InitConfig(), None) is None
 
