@@ -20,10 +20,8 @@ def show(found: Inspection) -> None:
     """The report, on stderr."""
     console.table(["weights", found.weights], _facts(found), keep=["weights"])
     console.note("")
-    verdict = found.verdict
-    reasons = [(reason.about, reason.text) for reason in verdict.reasons]
-    word = "cannot tell" if verdict.state == "unclear" else verdict.state
-    console.table(["verdict", word], [("", verdict.text), *reasons], keep=["verdict"])
+    reasons = [(reason.about, reason.text) for reason in found.verdict.reasons]
+    console.table(["looked at", "what it says"], reasons, keep=["looked at"])
     console.note("")
     _show_parts(found)
     for text in found.notes:
@@ -36,7 +34,7 @@ def show(found: Inspection) -> None:
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
     origin = found.origin
-    rows = [("what", _layout(found))]
+    rows = [("what", _layout(found)), ("verdict", f"{found.verdict.state}: {_lower(found.verdict.text)}")]
     if origin.path != found.weights:
         rows.append(("file", origin.path))
     if origin.networks:
@@ -55,6 +53,10 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     if origin.config is not None or origin.arguments:
         rows.append(("config", "inside; --config prints it"))
     return rows
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 def _layout(found: Inspection) -> str:

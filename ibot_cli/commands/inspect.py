@@ -31,19 +31,22 @@ def inspect(
     json: Json = False,
     heads: Heads = None,
 ) -> None:
-    """Say what a weights file is: layout, architecture, training, tensors, norms, and a verdict in words."""
+    """Say what a weights file is: layout, architecture, training, tensors, norms, and a verdict.
+
+    The verdict is trained, random, collapsed, broken, incomplete or unclear.
+    It does not change the exit status; scripts read verdict.state of --json.
+    """
     if data is not None and no_features:
         raise UsageError("--data and --no-features exclude each other.", "Leave one of them out.")
     if config and (json or data is not None):
         raise UsageError("--config prints YAML and looks at no image.", "Leave out --json and --data.")
-    from ibot_cli.evaluate.inspection import configuration
     from ibot_cli.evaluate.inspection.inspection import inspect_weights
-    from ibot_cli.evaluate.inspection.record import record
+    from ibot_cli.evaluate.inspection.record import configuration, record
     from ibot_cli.inspect_view import show
     from ibot_cli.progress import waiting
 
     if config:
-        sys.stdout.write(configuration.as_yaml(weights, which, heads))
+        sys.stdout.write(configuration(weights, which, heads))
         return
     with waiting("looking at the weights"):
         found = inspect_weights(weights, which=which, heads=heads, data=data, features=not no_features)

@@ -146,6 +146,13 @@ class ObjectiveConfig:
     teacher_temp_warmup_epochs: int = setting(30, "Linear warm-up of both temperatures.", low=0, unit="epochs")
     teacher_momentum: float = setting(0.996, "EMA momentum at the start; a cosine takes it to 1.", low=0, high=1)
 
+    @property
+    def method(self) -> str:
+        """What training on these targets is called."""
+        if self.patch == "none":
+            return "DINO"
+        return "iBOT" if self.cls == "online" else "Masked image modelling"
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:

@@ -31,10 +31,8 @@ def test_what_people_see(ibot: Ibot) -> None:
     assert "training iBOT, epoch 3, step 120" in lines
     assert "head 40 prototypes, shared by class token and patches; MLP of 3 layers, 24 wide, bottleneck 16" in lines
     assert "config inside; --config prints it" in lines
-    verdict = lines.index("verdict trained")
-    assert lines[verdict + 2] == "The weights were trained, and different images get different features."
-    table = lines.index("part parameters rms smallest largest student apart")
-    assert verdict < table
+    assert lines[3] == "verdict trained: the weights were trained, and different images get different features."
+    assert lines.index("looked at what it says") < lines.index("part parameters rms smallest largest student apart")
     assert "The student is 0.0% of the teacher's norm away from it." in lines
 
 
@@ -74,7 +72,7 @@ def test_incomplete_weights_are_described(ibot: Ibot) -> None:
     torch.save(content, "partial.pt")
     done = ibot("inspect", "partial.pt")
     assert done.code == 0
-    assert "verdict incomplete" in done.words
+    assert "verdict incomplete: the file does not hold the whole network" in done.words
     assert "tensors 37 loaded, 1 missing" in done.words and "missing backbone.norm.weight" in done.words
     assert "warning: Other commands load it with --partial only." in done.words
     assert "warning: The student holds 2 numbers that are NaN or infinite." in done.words

@@ -21,7 +21,7 @@ from ibot_cli.weights.shapes import build_head
 MOST_IMAGES, LEAST_IMAGES = 64, 16
 MOST_DRAWS = 3
 _WORK = 3e11  # multiplications for the images, and for the draws: all images up to ViT-S at 224 px
-WITHOUT_CLASS_TOKEN = ("BEiT", "MAE")  # no loss of theirs reaches it
+WITHOUT_CLASS_TOKEN = ("BEiT", "MAE", "Masked image modelling")  # no loss of theirs reaches it
 EMBEDDED = {1: "builtin:digits", 3: "builtin:photos"}
 
 
@@ -36,7 +36,7 @@ class Probe:
         pooling: `class token` (or what stands for it), or `mean of the patches` of methods that do not train it.
         features: Of what the pooling gives; None if they are not finite.
         random_features: The same of random weights.
-        answers: Of the projection head; None without one.
+        answers: Of the projection head to class tokens; None without one, and where class tokens are not trained.
         random_answers: The same of random weights, with a random head.
         not_finite: Images whose features hold NaN or infinite numbers.
         predicted: Classes that a classifier puts first for some image; None without a classifier.
@@ -75,20 +75,22 @@ def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
     wanted = max(LEAST_IMAGES, min(MOST_IMAGES, int(_WORK / work)))
     index = np.unique(np.linspace(0, len(source) - 1, min(wanted, len(source))).round().astype(np.int64))
     draws = max(1, min(MOST_DRAWS, int(_WORK / (work * len(index)))))
+    pooled = loaded.origin.method in WITHOUT_CLASS_TOKEN
+    head = None if pooled else loaded.head
     features = _features(loaded.backbone, loaded, source, index)
     if len(features) < 2:
         raise DataError(f"{name} has less than two readable images; features cannot be compared.", "Name more images.")
     finite = bool(torch.isfinite(features).all())
-    random = [_random(loaded, source, index, seed) for seed in range(draws)]
+    random = [_random(loaded, head, source, index, seed) for seed in range(draws)]
     heads = [each for _, each in random if each is not None]
     return Probe(
         data=source.name,
         embedded=data is None,
         draws=draws,
-        pooling="mean of the patches" if loaded.origin.method in WITHOUT_CLASS_TOKEN else "class token",
+        pooling="mean of the patches" if pooled else "class token",
         features=spread_of(features) if finite else None,
         random_features=mean_of([each for each, _ in random]),
-        answers=_answers(loaded.head, features, loaded) if finite and loaded.head is not None else None,
+        answers=_answers(head, features, loaded) if finite and head is not None else None,
         random_answers=mean_of(heads) if heads else None,
         not_finite=int((~torch.isfinite(features).all(dim=1)).sum()),
         predicted=_predicted(loaded, features) if finite else None,
@@ -114,14 +116,16 @@ def _features(backbone: nn.Module, loaded: LoadedBackbone, source: Source, index
         return extract(backbone, source, eval_transform(*loaded.preparation), index=index, batch_size=16).cls
 
 
-def _random(loaded: LoadedBackbone, source: Source, index: np.ndarray, seed: int) -> tuple[Spread, Answers | None]:
+def _random(
+    loaded: LoadedBackbone, head: Head | None, source: Source, index: np.ndarray, seed: int
+) -> tuple[Spread, Answers | None]:
     """A network and a head of the same shapes with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         backbone = loaded.rebuild()
-        head = None if loaded.head is None else _fresh_head(loaded.head)
+        fresh = None if head is None else _fresh_head(head)
     features = _features(backbone.eval(), loaded, source, index)
-    return spread_of(features), None if head is None else _answers(head, features, loaded)
+    return spread_of(features), None if fresh is None else _answers(fresh, features, loaded)
 
 
 def _fresh_head(head: Head) -> Head | None:

@@ -1,4 +1,4 @@
-"""An inspection for programs."""
+"""What scripts get: an inspection as plain values, and the configuration that weights hold as YAML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import yaml
+
+from ibot_cli.config.load import to_yaml
+from ibot_cli.errors import WeightsError
 from ibot_cli.evaluate.inspection.inspection import Inspection
+from ibot_cli.evaluate.inspection.opening import open_weights
+from ibot_cli.weights.loaded import Which
 
 
 def record(found: Inspection) -> dict[str, Any]:
@@ -21,6 +27,22 @@ def record(found: Inspection) -> dict[str, Any]:
     result = {"weights": found.weights, **about, "parameters": dict(found.parameters), **plain}
     plain_result: dict[str, Any] = plain_values(result | {"arguments": dict(origin.arguments)})
     return plain_result
+
+
+def configuration(weights: str, which: Which | None = None, heads: int | None = None) -> str:
+    """Our configuration, the authors' arguments or a `config.json`, as YAML.
+
+    Raises:
+        WeightsError: The weights cannot be loaded, or hold none.
+    """
+    origin = open_weights(weights, which, heads).loaded.origin
+    if origin.config is not None:
+        return to_yaml(origin.config)
+    if not origin.arguments:
+        raise WeightsError(
+            f"{weights} holds no configuration.", "Checkpoints of ibot and full checkpoints of the authors hold one."
+        )
+    return yaml.safe_dump(plain_values(origin.arguments), sort_keys=False, allow_unicode=True)
 
 
 def plain_values(value: Any) -> Any:

@@ -17,7 +17,7 @@ STRUCTURED = 1.1  # random matrices stay below 1.06, those of trained runs are a
 LARGEST_RMS = 100.0
 DEAD = 1e-4
 _MAY_BE_ZERO = re.compile(
-    r"bias$|tokens?$|masked_embed$|bias_table$|^classifier\.|running_|num_batches|weight_g$|index$"
+    r"bias$|tokens?$|masked_embed$|pos_embed$|bias_table$|^classifier\.|running_|num_batches|weight_g$|index$"
 )
 _BRANCH_ENDS = re.compile(r"\.(attn\.proj|mlp\.fc2)\.weight$")
 _LISTED = 3
@@ -36,6 +36,7 @@ class Signs:
         norms: Layer norms.
         untouched_norms: Those whose weights are exactly 1 and biases exactly 0, as at the start.
         norm_shift: Mean distance of their weights from 1 and biases from 0.
+        zero_positions: Whether there are position embeddings, and all of them are 0.
     """
 
     matrices: int
@@ -46,6 +47,7 @@ class Signs:
     norms: int
     untouched_norms: int
     norm_shift: float | None
+    zero_positions: bool
 
 
 def read_signs(backbone: nn.Module) -> Signs:
@@ -65,6 +67,9 @@ def read_signs(backbone: nn.Module) -> Signs:
         norms=len(norms),
         untouched_norms=sum(not bool(shift.any()) for shift in norms),
         norm_shift=float(torch.cat(norms).abs().mean()) if norms else None,
+        zero_positions=any(
+            name.endswith("pos_embed") and not bool(value.any()) for name, value in backbone.named_parameters()
+        ),
     )
 
 

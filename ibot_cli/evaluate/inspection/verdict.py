@@ -122,8 +122,9 @@ def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[Reason]) -> V
         text = "These are the weights of a network before training."
         return Verdict(state="random", text=text, reasons=tuple(reasons))
     if signs.structured or (0 < shift < SMALL_SHIFT) or evidence.steps:
-        steps = f" {evidence.steps:,} steps were done, but they" if evidence.steps else " they"
-        text = f"Hardly trained, if at all:{steps} left few traces in the weights."
+        text = "Hardly trained, if at all: there are few traces of it in the weights."
+        if evidence.steps:
+            text = f"Hardly trained: the {evidence.steps:,} steps that were done left few traces in the weights."
         return Verdict(state="unclear", text=text, reasons=tuple(reasons))
     text = "The matrices are random numbers, although the norms are not where networks start."
     return Verdict(state="random", text=text, reasons=tuple(reasons))
@@ -196,6 +197,8 @@ def _weight_reasons(signs: Signs) -> list[Reason]:
         found.append(Reason("norms", f"All {signs.norms} have weight 1 and bias 0, as before training."))
     elif signs.norms:
         found.append(Reason("norms", f"Moved by {signs.norm_shift:.2g} on average from weight 1 and bias 0."))
+    if signs.zero_positions:
+        found.append(Reason("positions", "All are 0: the network does not know where in the image a patch is."))
     return found
 
 
@@ -221,9 +224,10 @@ def _feature_text(found: Spread, random: Spread, probe: Probe) -> str:
 
 
 def _answer_text(found: Answers, random: Answers) -> str:
+    first = counted(round(found.first_choices), "prototype is", "prototypes are")
     return (
         f"An answer tells {found.information:.2g} of {found.most:.2f} nats about its image (random "
-        f"{random.information:.2g}); {found.first_choices:.0f} prototypes are put first ({random.first_choices:.0f})."
+        f"{random.information:.2g}); {first} put first ({random.first_choices:.0f})."
     )
 
 

@@ -14,8 +14,6 @@ from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 from ibot_cli.visualize.report.verdict import findings, health
 
-METHODS = {("online", "online"): "iBOT", ("online", "none"): "DINO", ("none", "online"): "Masked image modelling"}
-
 
 @dataclass(frozen=True)
 class Card:
@@ -47,9 +45,7 @@ def lead(run: RunRecord) -> str:
         return f"Fine-tuning of {begun} on {images}."
     if not isinstance(run.config, Config):
         return f"Pre-training on {images}."
-    objective = run.config.objective
-    method = METHODS.get((objective.cls, objective.patch), "Pre-training")
-    return f"{method} pre-training of {network(run.config)} on {images}."
+    return f"{run.config.objective.method} pre-training of {network(run.config)} on {images}."
 
 
 def network(config: Config) -> str:

@@ -91,7 +91,7 @@ def read_checkpoint(found: checkpoint.Checkpoint, which: Which) -> Found:
         origin=Origin(
             layout="checkpoint of ibot pretrain",
             path=str(found.path),
-            method="iBOT",
+            method=config.objective.method,
             networks=networks,
             which=which,
             epoch=found.epoch,

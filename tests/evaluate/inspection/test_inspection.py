@@ -57,6 +57,24 @@ def test_random_collapsed_and_hardly_trained(tmp_path: Path) -> None:
         assert inspect_weights(str(write_run(tmp_path / name, tensors, tensors))).verdict.state == state
 
 
+@pytest.mark.parametrize(
+    ("objective", "method", "pooling", "answered"),
+    [
+        ("objective.patch", "DINO", "class token", True),
+        ("objective.cls", "Masked image modelling", "mean of the patches", False),
+    ],
+)
+def test_what_a_run_did_not_train_is_not_judged(
+    run: Path, objective: str, method: str, pooling: str, answered: bool
+) -> None:
+    content = torch.load(run / FILE, weights_only=True)
+    content["state"]["config"][objective] = "none"
+    torch.save(content, run / "part.pt")
+    found = inspect_weights(str(run / "part.pt"))
+    assert found.probe is not None
+    assert (found.origin.method, found.probe.pooling, found.probe.answers is not None) == (method, pooling, answered)
+
+
 def test_student_and_teacher_apart(tmp_path: Path) -> None:
     teacher = with_structure(fresh())
     student = {name: 1.25 * value for name, value in teacher.items()}

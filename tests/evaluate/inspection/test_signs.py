@@ -31,7 +31,6 @@ def test_sound_weights_have_no_faults(tensors: dict[str, Tensor]) -> None:
     [
         (MLP, holed, rf"3 of [\d,]+ numbers are NaN or infinite, in {MLP}\."),
         (MLP, torch.zeros_like, rf"All numbers are 0 in {MLP}\."),
-        ("backbone.pos_embed", torch.zeros_like, r"All numbers are 0 in backbone\.pos_embed\."),
         ("backbone.blocks.0.norm1.weight", torch.zeros_like, r"All numbers are 0 in backbone\.blocks\.0\.norm1\.weig"),
         (MLP, torch.ones_like, rf"All numbers are the same in {MLP}\."),
         (MLP, lambda x: 1e4 * x, rf"The root mean square is above 100, up to [\d.]+, in {MLP}\."),
@@ -47,7 +46,9 @@ def test_each_fault_is_found(name: str, change: Callable[[Tensor], Tensor], faul
     assert re.match(fault, found)
 
 
-@pytest.mark.parametrize("name", ["backbone.cls_token", "backbone.blocks.0.attn.qkv.bias", "backbone.norm.bias"])
+@pytest.mark.parametrize(
+    "name", ["backbone.cls_token", "backbone.pos_embed", "backbone.blocks.0.attn.qkv.bias", "backbone.norm.bias"]
+)
 def test_what_may_be_zero_is_no_fault(name: str) -> None:
     assert find_faults(changed(name, torch.zeros_like)) == []
 
@@ -62,7 +63,13 @@ def test_signs_of_a_fresh_network() -> None:
     with torch.random.fork_rng(devices=[]):
         signs = read_signs(SHAPE.build())
     assert (signs.matrices, signs.structured) == (13, 0)  # 2 blocks of q, k, v, proj, fc1, fc2, and the patches
-    assert (signs.norms, signs.untouched_norms, signs.norm_shift) == (5, 5, 0.0)
+    assert (signs.norms, signs.untouched_norms, signs.norm_shift, signs.zero_positions) == (5, 5, 0.0, False)
+
+
+def test_positions_that_are_all_zero() -> None:
+    backbone = SHAPE.build()
+    torch.nn.init.zeros_(backbone.get_parameter("pos_embed"))
+    assert read_signs(backbone).zero_positions
 
 
 def test_signs_of_a_network_with_structure() -> None:

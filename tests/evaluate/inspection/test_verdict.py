@@ -13,7 +13,7 @@ from ibot_cli.evaluate.inspection.verdict import Evidence, judge
 def signs(median: float, structured: int, *, shift: float = 0.02, untouched: int = 0) -> Signs:
     return Signs(
         matrices=19, structure=median, least=0.9, most=2.0, structured=structured, norms=7,
-        untouched_norms=untouched, norm_shift=shift,
+        untouched_norms=untouched, norm_shift=shift, zero_positions=False,
     )  # fmt: skip
 
 
@@ -69,8 +69,8 @@ def test_what_images_say_about_trained_weights(probe: Probe, state: str) -> None
     [
         (signs(0.98, 0, shift=0.0, untouched=7), None, "random", "before training"),
         (signs(0.98, 0, shift=0.04), None, "random", "not where networks start"),
-        (signs(0.98, 0, shift=0.001), None, "unclear", "they left few traces"),
-        (signs(0.98, 0, shift=0.04), 22, "unclear", "22 steps were done, but they left few traces"),
+        (signs(0.98, 0, shift=0.001), None, "unclear", "Hardly trained, if at all: there are few"),
+        (signs(0.98, 0, shift=0.04), 22, "unclear", "the 22 steps that were done left few traces"),
         (signs(1.0, 4, shift=0.003), None, "unclear", "Hardly trained"),
         (signs(1.09, 8, shift=0.004), 220, "trained", "The weights were trained. Whether"),
         (replace(TRAINED, structure=None, matrices=0), None, "unclear", "no matrix large enough"),
@@ -113,6 +113,13 @@ def test_more_images_are_asked_for_only_where_nobody_gave_any() -> None:
     doubtful = probed(spread(0.968, 0.180, 3.0), DIGITS)
     assert "--data" in judge(replace(BASE, probe=doubtful)).text
     assert "--data" not in judge(replace(BASE, probe=replace(doubtful, embedded=False))).text
+
+
+def test_zero_positions_are_a_remark() -> None:
+    verdict = judge(replace(BASE, signs=replace(TRAINED, zero_positions=True), probe=probed(PHOTOS, PHOTOS)))
+    assert (verdict.state, [reason.about for reason in verdict.reasons]) == (
+        "trained", ["matrices", "norms", "positions", "features"],
+    )  # fmt: skip
 
 
 def test_reasons_are_measured_numbers() -> None:
