@@ -48,7 +48,7 @@ def _show_differences(result: ExportResult) -> None:
     console.note(
         f"Largest difference over largest value, on {result.num_images} real images, read back with {result.reader}."
     )
-    if result.elsewhere is not None:
+    if result.elsewhere is not None and any(result.elsewhere.values()):
         console.note(
             f"At {result.other_size} px, for information: there {result.reader} resizes the positions in its own way."
         )

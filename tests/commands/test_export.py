@@ -42,7 +42,7 @@ def test_what_people_see(ibot: Command, place: Path) -> None:
     assert err.startswith("Written to net.safetensors: safetensors in the names of ibot.\n")
     assert ["Output", "at", "16", "px", "Tolerance", "at", "24", "px"] in lines
     assert ["cls", "0", "1e-05", "0"] in lines and ["patches", "0", "1e-05", "0"] in lines
-    assert "Largest difference over largest value, on 8 real images, read back with ibot." in err
+    assert "Largest difference over largest value, on 8 real images, read back with ibot.\n\nfrom ibot_cli" in err
     assert "weights = load_weights('net.safetensors')" in err
     assert sorted(path.name for path in place.iterdir()) == ["net.safetensors", "net.safetensors.md", "weights.pth"]
     assert "license: cc0-1.0" in (place / "net.safetensors.md").read_text()
@@ -65,6 +65,7 @@ def test_what_was_exported_is_weights(ibot: Command, place: Path) -> None:
         (("--to", "safetensors", "--out", "o", "--int8"), "--int8: the form safetensors has fp32 weights only", "onnx"),
         (("--to", "onnx", "--out", "o", "--int8", "--fp16"), "--fp16 and --int8 exclude each other", "Leave one"),
         (("--to", "safetensors", "--out", "o", "--with-head"), "there is no projection head in weights.pth", "Leave"),
+        (("--to", "safetensors", "--out", "o", "--which", "student"), "weights.pth holds a single network", "Leave"),
         (("--to", "safetensors", "--out", "o", "--image-size", "18"), "--image-size 18 is no multiple of 4", "16"),
     ],
 )

@@ -28,11 +28,11 @@ def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
     pil, default = (round(preparation_difference(subject, backend), 2) for backend in ("pil", "torchvision"))
     told = (
         f"AutoImageProcessor with backend='pil' is at most {pil:g} of 255 levels from ibot's own preparation "
-        f"({IMAGES} embedded images), with its default backend {default:g}."
+        f"({IMAGES} embedded images, which are square), with its default backend {default:g}."
     )
     if crops_elsewhere(subject):
-        told += " The margin that it crops is odd, and it rounds the half pixel down where ibot rounds it up."
-    return (told,)
+        return (told + " The margin that it crops is odd, and it rounds the half pixel down where ibot rounds it up.",)
+    return (told + " Of other images it crops one in four a pixel further to the left or top, as it rounds so.",)
 
 
 def crops_elsewhere(subject: Subject) -> bool:

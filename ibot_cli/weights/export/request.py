@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ibot_cli.errors import UsageError
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Subject, export_subject
 from ibot_cli.weights.load import Which, load_weights
@@ -35,10 +36,17 @@ def open_subject(
         The network, and the options with the student where both go into the file.
 
     Raises:
+        UsageError: `which` is not in the file.
         IBotError: As `load_weights` and `export_subject`.
     """
     loaded = load_weights(weights, which=which or "teacher", heads=heads, partial=partial)
-    both = {"student", "teacher"} <= set(loaded.origin.networks)
+    held = loaded.origin.networks
+    if which is not None and which not in held:
+        raise UsageError(
+            f"--which {which}: {weights} holds {f'the {held[0]} alone' if held else 'a single network'}.",
+            "Leave --which out.",
+        )
+    both = {"student", "teacher"} <= set(held)
     if form.takes_both is None or which is not None or image_size is not None or not both:
         return export_subject(loaded, image_size, options.with_head), options
     student = load_weights(weights, which="student", heads=heads, partial=partial)

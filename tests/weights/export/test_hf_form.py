@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -187,7 +188,23 @@ def test_a_margin_that_it_crops_elsewhere_is_told() -> None:
     (told,) = HF.notes(subject, ExportOptions())
     assert "rounds the half pixel down where ibot rounds it up" in told
     (told,) = HF.notes(export_subject(prepared(subject, 0.875)), ExportOptions())
-    assert "at most 0 of 255 levels" in told and "rounds" not in told
+    assert "at most 0 of 255 levels" in told and "rounds the half pixel down" not in told
+
+
+def test_one_in_four_images_that_are_not_square_is_cropped_a_pixel_beside(tmp_path: Path) -> None:
+    subject = prepared(subject_of(VIT), 1.0)  # 32 pixels, the shorter side too
+    written(export_subject(subject), tmp_path)
+    ours, beside = eval_transform(*subject.preparation), []
+    with quiet_transformers():
+        processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    photo = open_source("builtin:photos", channels=3).read(0)
+    for margin in range(8):
+        image = photo.resize((32 + margin, 32))
+        theirs = processor(images=image, return_tensors="pt").pixel_values[0]
+        beside.append(not torch.allclose(theirs, ours(image), atol=1e-4))
+    assert beside == [margin % 4 == 3 for margin in range(8)]
+    (told,) = HF.notes(export_subject(subject), ExportOptions())
+    assert "Of other images it crops one in four a pixel further to the left or top" in told
 
 
 @pytest.mark.parametrize("pooling", [None, "mean"])
