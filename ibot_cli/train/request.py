@@ -98,5 +98,11 @@ class Request:
 
 
 def openable_anywhere(weights: str) -> str:
-    """WEIGHTS as they can be opened from any working directory, so that a resumed run finds them."""
-    return weights if weights.startswith("timm:") else str(Path(weights).expanduser().absolute())
+    """WEIGHTS as they can be opened from any working directory, so that a resumed run finds them, however spelled.
+
+    A link keeps its own name: what it points to may have none that tells its kind.
+    """
+    if weights.startswith("timm:"):
+        return weights
+    path = Path(weights).expanduser()
+    return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)

@@ -11,7 +11,7 @@ import yaml
 from ibot_cli.config.load import C, differences
 from ibot_cli.config.schema import Config
 from ibot_cli.data.sources import Source
-from ibot_cli.errors import DataError, RunError
+from ibot_cli.errors import DataError, RunError, WeightsError
 from ibot_cli.runs.checkpoint import Checkpoint
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.train.start import Beginning, begin, read_start
@@ -102,7 +102,13 @@ def begin_again(run: RunDirectory, config: Config) -> Beginning | None:
         RunError: The weights are not those that it began with.
         WeightsError: They cannot be read any more.
     """
-    start = read_start(config.init, config.model.heads)
+    try:
+        start = read_start(config.init, config.model.heads)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{run.path} has no checkpoint yet and needs the weights that it began with: {error.message}",
+            "Put them back, or start a new run.",
+        ) from error
     if start is None:
         return None
     if start.loaded.weights_hash != stored_data(run).get("init", {}).get("weights_hash"):

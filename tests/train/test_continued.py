@@ -125,6 +125,12 @@ def test_killed_before_the_first_checkpoint_it_reads_the_weights_again(
         runs.pretrain(images, out, *SETS, "train.keep_last=99", init=str(copy))
 
     assert runs.in_child(work) == -signal.SIGKILL
+    copy.unlink()
+    with pytest.raises(
+        WeightsError, match=r"run has no checkpoint yet and needs .*copy\.pt does not"
+    ) as e:
+        prepare(Request(out=out, resume=True))
+    assert e.value.hint == "Put them back, or start a new run."
     our_checkpoint(copy, **{"train.seed": 1})
     with pytest.raises(RunError, match=r"copy\.pt holds other weights than when .* began"):
         prepare(Request(out=out, resume=True))

@@ -73,6 +73,12 @@ def test_weights_open_from_anywhere_and_the_flag_says_so(tmp_path: Path, monkeyp
     resolved = Request(data="photos", init="a.pth", partial=True).resolve()
     assert resolved.config.init.weights == str(tmp_path / "a.pth") and resolved.origin["init.weights"] == "--init"
     assert resolved.config.init.partial and resolved.origin["init.partial"] == "--partial"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.pth").symlink_to(tmp_path / "0123")
+    assert openable_anywhere("sub/../a.pth") == openable_anywhere("./a.pth") == str(tmp_path / "a.pth")
+    assert openable_anywhere("link.pth") == str(tmp_path / "link.pth")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert openable_anywhere("..") == openable_anywhere("../sub/..") == str(tmp_path)
     assert openable_anywhere("timm:vit_tiny_patch16_224") == "timm:vit_tiny_patch16_224"
 
 

@@ -26,6 +26,7 @@ from ibot_cli.train.finetune.request import FinetuneRequest
 from ibot_cli.train.finetune.start import Start, starting_classifier
 from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place
 from ibot_cli.train.plan import known
+from ibot_cli.train.request import openable_anywhere
 from ibot_cli.train.resume import refuse_changes, require_task, resume_warnings, stored_data
 from ibot_cli.weights.finetuned import TASK, unpack
 from ibot_cli.weights.load import LoadedBackbone, Which, load_weights
@@ -123,7 +124,7 @@ def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     stamp = distributed.agree(time.strftime("%Y%m%d-%H%M%S"))
     out = request.out or Path("runs") / f"{preset}-{stamp}"
     origin = Origin(
-        weights=weights if weights.startswith("timm:") else str(Path(weights).expanduser().absolute()),
+        weights=openable_anywhere(weights),
         heads=request.heads,
         which=request.which,
         partial=request.partial,
