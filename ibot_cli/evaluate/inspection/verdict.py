@@ -21,7 +21,8 @@ SMALL_SHIFT = 0.01  # of layer norms; what a few epochs do
 FEW_IMAGES = 8
 # beside random weights, all of them
 EQUAL_COSINE = 0.99
-NARROW = 0.6  # of their deviation
+NARROW = 0.6  # of their deviation, in fewer directions
+VERY_NARROW = 0.1  # in any; images unlike those of the training lie close together too, in more directions
 FEW_DIRECTIONS = 0.85  # of their effective rank
 SILENT = 0.2  # of the information in their answers
 NO_MORE = 1.2  # times that information
@@ -169,7 +170,9 @@ def _collapse(probe: Probe, classifier: bool) -> str | None:
     """What collapsed, or None."""
     features, random = probe.features, probe.random_features
     assert features is not None
-    if features.cosine > EQUAL_COSINE and features.deviation < NARROW * random.deviation:
+    fewer = features.effective_rank < random.effective_rank
+    narrow = features.deviation < (NARROW if fewer else VERY_NARROW) * random.deviation
+    if features.cosine > EQUAL_COSINE and narrow:
         return "Different images get almost the same features, more so than with random weights."
     answers, before = probe.answers, probe.random_answers
     if classifier:

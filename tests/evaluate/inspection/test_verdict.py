@@ -58,6 +58,8 @@ BASE = Evidence(faults=(), missing=(), total=58, signs=TRAINED, probe=None, unpr
         (probed(spread(0.968, 0.180, 3.0), DIGITS), "unclear"),  # as above, without its head
         (probed(spread(0.5, 0.648, 7.1), PHOTOS, answers(1.4, 20), PHOTO_HEAD), "unclear"),
         (probed(spread(0.999, 0.034, 2.3), DIGITS), "collapsed"),
+        (probed(spread(0.993, 0.052, 4.6), DIGITS), "trained"),  # as of grey photos that saw digits, k-NN 0.78
+        (probed(spread(0.9999, 0.007, 4.6), DIGITS), "collapsed"),
     ],
 )
 def test_what_images_say_about_trained_weights(probe: Probe, state: str) -> None:
