@@ -119,8 +119,8 @@ def _show_parts(found: Inspection) -> None:
 
 
 def _shortened(parts: Sequence[PartStatistics]) -> list[PartStatistics | int]:
-    """Of many blocks the first and the last, and in their place how many there are between."""
-    blocks = [index for index, part in enumerate(parts) if "block " in part.part]
+    """Of many blocks (and reductions of a Swin) the first and the last, and how many there are between."""
+    blocks = [index for index, part in enumerate(parts) if "block " in part.part or "reduction" in part.part]
     if len(blocks) <= _ALL_BLOCKS:
         return list(parts)
     sound = [index for index in blocks[_ENDS:-_ENDS] if not parts[index].non_finite]

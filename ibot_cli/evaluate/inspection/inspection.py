@@ -14,6 +14,7 @@ from ibot_cli.evaluate.inspection.probe import Probe, probe
 from ibot_cli.evaluate.inspection.signs import Signs, find_faults, prototype_layers, read_signs, untrained
 from ibot_cli.evaluate.inspection.spread import Duplicates, duplicates_of
 from ibot_cli.evaluate.inspection.verdict import Evidence, Verdict, judge
+from ibot_cli.progress import counted
 from ibot_cli.weights.loaded import LoadedBackbone, Which
 from ibot_cli.weights.origin import Origin
 from ibot_cli.weights.statistics import PartStatistics, distance, measure_parts
@@ -144,8 +145,7 @@ def inspect_weights(
         signs=signs,
         probe=found if isinstance(found, Probe) else None,
         unprobed=found if isinstance(found, str) else None,
-        steps=loaded.origin.step,
-        classifier=loaded.classifier is not None,
+        done=_done(loaded.origin),
     )
     return Inspection(
         weights=weights,
@@ -184,6 +184,12 @@ def _unprobed(finite: bool, loaded: LoadedBackbone, signs: Signs | None, wanted:
     if loaded.missing:
         return "tensors are missing"
     return "the weights are those of a network before training" if signs is not None and untrained(signs) else None
+
+
+def _done(origin: Origin) -> str | None:
+    if origin.step:
+        return counted(origin.step, "step")
+    return counted(origin.epoch, "epoch") if origin.epoch else None
 
 
 def _account(opened: Opened) -> Account:

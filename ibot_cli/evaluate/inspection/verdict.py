@@ -21,6 +21,7 @@ SMALL_SHIFT = 0.01  # of layer norms; what a few epochs do
 FEW_IMAGES = 8
 # beside random weights, all of them
 EQUAL_COSINE = 0.99
+ALIKE_COSINE = 0.9  # where a classifier puts all images into one class
 NARROW = 0.6  # of their deviation, in fewer directions
 VERY_NARROW = 0.1  # in any; images unlike those of the training lie close together too, in more directions
 FEW_DIRECTIONS = 0.85  # of their effective rank
@@ -69,8 +70,7 @@ class Evidence:
         signs: None where numbers are not finite.
         probe: Answers to images; None without.
         unprobed: Why there are none.
-        steps: Optimiser steps that the file tells of; None if it does not.
-        classifier: Whether the weights were fine-tuned; such features need no more directions than there are classes.
+        done: Training that the file tells of, `1,200 steps`; None if it does not.
     """
 
     faults: Sequence[str]
@@ -79,8 +79,7 @@ class Evidence:
     signs: Signs | None
     probe: Probe | None
     unprobed: str | None
-    steps: int | None
-    classifier: bool
+    done: str | None
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -122,10 +121,10 @@ def _untrained(evidence: Evidence, signs: Signs, reasons: Sequence[Reason]) -> V
     if untrained(signs):
         text = "These are the weights of a network before training."
         return Verdict(state="random", text=text, reasons=tuple(reasons))
-    if signs.structured or (0 < shift < SMALL_SHIFT) or evidence.steps:
+    if signs.structured or (0 < shift < SMALL_SHIFT) or evidence.done:
         text = "Hardly trained, if at all: there are few traces of it in the weights."
-        if evidence.steps:
-            text = f"Hardly trained: the {evidence.steps:,} steps that were done left few traces in the weights."
+        if evidence.done:
+            text = f"Hardly trained: {evidence.done} left few traces in the weights."
         return Verdict(state="unclear", text=text, reasons=tuple(reasons))
     text = "The matrices are random numbers, although the norms are not where networks start."
     return Verdict(state="random", text=text, reasons=tuple(reasons))
@@ -139,10 +138,10 @@ def _structured(evidence: Evidence, signs: Signs, weights: Sequence[Reason]) -> 
         text = f"The weights were trained. Whether they collapsed was not looked at: {why}."
         return Verdict(state="trained", text=text, reasons=tuple(weights))
     reasons = (*weights, *_seen(probe))
-    collapse = _collapse(probe, evidence.classifier)
+    collapse = _collapse(probe)
     if collapse is not None:
         return Verdict(state="collapsed", text=collapse, reasons=reasons)
-    doubt = None if evidence.classifier else _doubt(probe)
+    doubt = _doubt(probe)
     if doubt is not None:
         more = " --data with images like those of the training says more." if probe.embedded else ""
         return Verdict(state="unclear", text=f"The weights were trained, but {doubt}.{more}", reasons=reasons)
@@ -152,7 +151,12 @@ def _structured(evidence: Evidence, signs: Signs, weights: Sequence[Reason]) -> 
 
 
 def _doubt(probe: Probe) -> str | None:
-    """What speaks neither for a collapse nor against one; of a head its answers count, which say more than features."""
+    """What speaks neither for a collapse nor against one; of a head its answers count, which say more than features.
+
+    Features of fine-tuned weights need no more directions than there are classes.
+    """
+    if probe.predicted is not None:
+        return f"every image of {probe.data} is put into the same class" if _one_class(probe) else None
     if probe.answers is not None and probe.random_answers is not None:
         enough = probe.answers.information >= MORE * probe.random_answers.information
         return None if enough else f"its head tells images of {probe.data} apart hardly better than a random one"
@@ -166,7 +170,12 @@ def _few_directions(probe: Probe) -> bool:
     return probe.features.effective_rank < FEW_DIRECTIONS * probe.random_features.effective_rank
 
 
-def _collapse(probe: Probe, classifier: bool) -> str | None:
+def _one_class(probe: Probe) -> bool:
+    assert probe.features is not None
+    return probe.predicted == 1 and probe.features.cosine > ALIKE_COSINE
+
+
+def _collapse(probe: Probe) -> str | None:
     """What collapsed, or None."""
     features, random = probe.features, probe.random_features
     assert features is not None
@@ -174,10 +183,9 @@ def _collapse(probe: Probe, classifier: bool) -> str | None:
     narrow = features.deviation < (NARROW if fewer else VERY_NARROW) * random.deviation
     if features.cosine > EQUAL_COSINE and narrow:
         return "Different images get almost the same features, more so than with random weights."
+    if _one_class(probe) and not probe.embedded:  # embedded images may be of no class, all alike
+        return "Every image is put into the same class."
     answers, before = probe.answers, probe.random_answers
-    if classifier:
-        silent = probe.predicted == 1
-        return "Every image is put into the same class." if silent and features.cosine > 0.9 else None
     if answers is None or before is None:
         return None
     if answers.information < SILENT * before.information:

@@ -41,7 +41,7 @@ DIGITS = spread(0.991, 0.094, 3.8)
 PHOTOS = spread(0.261, 0.86, 2.2)
 HEAD, PHOTO_HEAD = answers(0.17, 32), answers(1.3, 12)
 TRAINED = signs(1.5, 18)
-BASE = Evidence(faults=(), missing=(), total=58, signs=TRAINED, probe=None, unprobed=None, steps=None, classifier=False)
+BASE = Evidence(faults=(), missing=(), total=58, signs=TRAINED, probe=None, unprobed=None, done=None)
 
 
 @pytest.mark.parametrize(
@@ -67,27 +67,30 @@ def test_what_images_say_about_trained_weights(probe: Probe, state: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("found", "steps", "state", "text"),
+    ("found", "done", "state", "text"),
     [
         (signs(0.98, 0, shift=0.0, untouched=7), None, "random", "before training"),
         (signs(0.98, 0, shift=0.04), None, "random", "not where networks start"),
         (signs(0.98, 0, shift=0.001), None, "unclear", "Hardly trained, if at all: there are few"),
-        (signs(0.98, 0, shift=0.04), 22, "unclear", "the 22 steps that were done left few traces"),
+        (signs(0.98, 0, shift=0.04), "22 steps", "unclear", "Hardly trained: 22 steps left few traces"),
         (signs(1.0, 4, shift=0.003), None, "unclear", "Hardly trained"),
-        (signs(1.09, 8, shift=0.004), 220, "trained", "The weights were trained. Whether"),
+        (signs(1.09, 8, shift=0.004), "220 steps", "trained", "The weights were trained. Whether"),
         (replace(TRAINED, structure=None, matrices=0), None, "unclear", "no matrix large enough"),
     ],
 )
-def test_what_weights_say_without_images(found: Signs, steps: int | None, state: str, text: str) -> None:
-    verdict = judge(replace(BASE, signs=found, steps=steps, unprobed="--no-features"))
+def test_what_weights_say_without_images(found: Signs, done: str | None, state: str, text: str) -> None:
+    verdict = judge(replace(BASE, signs=found, done=done, unprobed="--no-features"))
     assert verdict.state == state and text in verdict.text
 
 
 def test_fine_tuned_weights_need_few_directions_only() -> None:
     few = spread(0.3, 0.9, 1.5)
-    assert judge(replace(BASE, classifier=True, probe=probed(few, DIGITS, predicted=2))).state == "trained"
+    assert judge(replace(BASE, probe=probed(few, DIGITS, predicted=2))).state == "trained"
     alike = spread(0.95, 0.2, 1.5)
-    verdict = judge(replace(BASE, classifier=True, probe=probed(alike, DIGITS, predicted=1)))
+    one_class = probed(alike, DIGITS, predicted=1)
+    doubtful = judge(replace(BASE, probe=one_class))
+    assert doubtful.state == "unclear" and "every image of builtin:digits is put into the same class" in doubtful.text
+    verdict = judge(replace(BASE, probe=replace(one_class, embedded=False)))
     assert (verdict.state, verdict.text) == ("collapsed", "Every image is put into the same class.")
     assert verdict.reasons[-1].text == "1 class is put first for an image."
 
