@@ -5,7 +5,8 @@ A backbone of `torch.hub` is a bare state dict. `teacher_checkpoint.pth` of a tr
 under `model`, with `student.` or `teacher.` before each of these names. A block's name may carry the number of a chunk.
 
 At another image size than the weights' own, positions are interpolated as `ibot_cli.core.vit` does. The authors' code
-does the same without registers; with registers it has no offset and filters against aliasing: tokens differ a little.
+does the same without registers; with registers it has no offset and filters against aliasing: tokens differ by about
+1 % of their largest value. The giants run in timm, which always filters.
 
 Source:
     The authors' code, github.com/facebookresearch/dinov2.
@@ -100,7 +101,7 @@ def _networks(content: Mapping[str, Any]) -> dict[str, State]:
         held = content.get(network)
         if not isinstance(held, Mapping):
             held = {n.removeprefix(f"{network}."): v for n, v in single.items() if n.startswith(f"{network}.")}
-        state = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+        state = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, Tensor)}
         if state:
             found[network] = state
     return found
