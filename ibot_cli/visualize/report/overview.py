@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.schema import Config
@@ -39,13 +41,26 @@ def lead(run: RunRecord) -> str:
     """What the run is, in a sentence."""
     images = run.data.get("name") or run.data.get("data") or "unknown images"
     if run.task == "finetune":
-        start = str((run.data.get("origin") or {}).get("description", "unknown weights"))
-        start = f"the {start}" if start.startswith(("teacher", "student")) else start
-        begun = "random weights" if _from_scratch(run) else start
+        begun = "random weights" if _from_scratch(run) else _described(run.data.get("origin") or {})
         return f"Fine-tuning of {begun} on {images}."
     if not isinstance(run.config, Config):
         return f"Pre-training on {images}."
-    return f"{run.config.objective.method} pre-training of {network(run.config)} on {images}."
+    return f"{run.config.objective.method} pre-training of {network(run.config)} on {images}.{_start(run)}"
+
+
+def _start(run: RunRecord) -> str:
+    """What a continued pre-training went on from; empty for random weights."""
+    start = run.data.get("init")
+    if not start:
+        return ""
+    changes = ", ".join(map(str, (start.get("sentences") or ())[1:]))
+    return f" It went on from {_described(start)}" + (f": {changes}." if changes else ".")
+
+
+def _described(weights: Mapping[str, Any]) -> str:
+    """Weights that a run noted, in the middle of a sentence."""
+    text = str(weights.get("description", "unknown weights"))
+    return f"the {text}" if text.startswith(("teacher", "student")) else text
 
 
 def network(config: Config) -> str:
@@ -70,11 +85,12 @@ def _cards(run: RunRecord, evaluated: Evaluated) -> list[Card]:
 
 def _pretrain_cards(run: RunRecord, evaluated: Evaluated) -> list[Card]:
     cards = []
-    online = run.metrics.of_epochs("knn_accuracy").last
+    knn = run.metrics.of_epochs("knn_accuracy")
     if found := evaluated.find("k-NN top-1"):
         cards.append(_figure("k-NN top-1", found[1], percent(found[1].value)))
-    elif online is not None:
-        cards.append(Card("k-NN top-1", percent(online), "while training, on held-out training images"))
+    elif len(knn):
+        begun = f"; {percent(knn.values[0])} before the first step" if knn.steps[0] == 0 else ""
+        cards.append(Card("k-NN top-1", percent(knn.values[-1]), f"while training, on held-out training images{begun}"))
     if found := evaluated.find("linear probe top-1", "logistic regression top-1"):
         cards.append(_figure(found[0].measure, found[1], percent(found[1].value)))
     if found := evaluated.find("k-means NMI"):

@@ -11,9 +11,9 @@ from ibot_cli.config import presets
 from ibot_cli.config.load import flatten, from_mapping, resolve
 from ibot_cli.config.schema import Config
 from ibot_cli.errors import ConfigError
-from ibot_cli.train.choices import SMALL_SET, automatic_choices
+from ibot_cli.train.choices import SMALL_SET, automatic_choices, continued_choices
 from ibot_cli.train.finetune.request import DEMO_DATA, DEMO_PRESET, SMALL_PRESET
-from ibot_cli.train.request import METHOD_PRESET, Request
+from ibot_cli.train.request import Request
 from ibot_cli.visualize.report.command_line import CommandLine, began
 from ibot_cli.visualize.report.record import RunRecord
 
@@ -93,8 +93,10 @@ def _preset(run: RunRecord, line: CommandLine | None) -> tuple[str | None, str]:
         if (run.data.get("num_images") or 0) < SMALL_SET:
             return SMALL_PRESET, "what `ibot finetune` takes for small sets"
         return None, "No preset was named, and which one a large set gets depends on the network."
-    own = Request(data=data).recipe()
-    return (own, "made for these images") if own else (METHOD_PRESET, "what `ibot pretrain` begins with")
+    request = Request(data=data, init=weights_of(run))
+    if own := request.recipe():
+        return own, "made for these images"
+    return request.base(), "what `ibot pretrain` begins with" + (" from weights" if request.continues() else "")
 
 
 def _layers(run: RunRecord, line: CommandLine | None, name: str, root: type[Any]) -> dict[str, tuple[Any, str]]:
@@ -103,6 +105,8 @@ def _layers(run: RunRecord, line: CommandLine | None, name: str, root: type[Any]
         return {}
     file = Path(line.config) if line.config is not None else None
     flags = {path: (line.flags[flag], flag) for flag, path in _FLAGS.items() if flag in line.flags}
+    if "--init" in line.flags:  # typed from another place, perhaps
+        flags["init.weights"] = (weights_of(run) or line.flags["--init"], "--init")
     flags = {path: entry for path, entry in flags.items() if path in flatten(root())}
     try:
         layers: dict[str, Any] = {
@@ -127,7 +131,14 @@ def _choices(run: RunRecord, found: Any, line: CommandLine) -> dict[str, tuple[A
         return {}
     said = found.origin["train.epochs"].startswith(("preset", "default"))
     epochs = "auto" if said else found.config.train.epochs
-    return automatic_choices(images, from_mapping({"train": {"epochs": epochs}}, "choices"))
+    by_size = automatic_choices if weights_of(run) is None else continued_choices
+    return by_size(images, from_mapping({"train": {"epochs": epochs}}, "choices"))
+
+
+def weights_of(run: RunRecord) -> str | None:
+    """The weights that a pre-training went on from; None for random ones."""
+    found = (run.data.get("init") or {}).get("weights")
+    return None if found is None else str(found)
 
 
 def _source(path: str, value: Any, said: Mapping[str, tuple[Any, str]]) -> str:

@@ -73,3 +73,16 @@ def test_fine_tuning(tmp_path: Path) -> None:
     rewrite(path / "data.json", num_images=60_000)
     recipe = recipe_of(read_run(path))
     assert recipe is not None and recipe.preset is None and "depends on the network" in recipe.why
+
+
+def test_a_run_from_weights_has_the_preset_and_the_choices_for_that(tmp_path: Path) -> None:
+    command = ("ibot", "pretrain", "photos", "--init", "a.pth", "--set", "train.epochs=6")
+    weights = {"weights": "/there/a.pth", "description": "teacher of a.pth"}
+    sets = ("init.weights=/there/a.pth", "optim.warmup_epochs=1")
+    path = pretrain_run(tmp_path / "run", sets=sets, command=command, data="/photos", num_images=1437, init=weights)
+    recipe = recipe_of(read_run(path))
+    assert recipe is not None
+    assert (recipe.preset, recipe.why) == ("ibot_continue", "what `ibot pretrain` begins with from weights")
+    found = changes(path)
+    assert found["init.weights"] == (None, "/there/a.pth", "--init")
+    assert found["optim.warmup_epochs"][2].startswith("a tenth of 6 epochs")
