@@ -203,7 +203,7 @@ def _check(form: Form, options: ExportOptions, measured: Measured) -> str:
         f"{measured.num_images} real images: the largest difference is {difference_text(worst)} of the largest value "
         f"(tolerance {measured.tolerance:.0e})."
     ]
-    if measured.elsewhere is not None:
+    if measured.elsewhere is not None and any(measured.elsewhere.values()):
         lines.append(
             f"At {measured.other_size} x {measured.other_size} pixels, where positions are interpolated, it is "
             f"{difference_text(max(measured.elsewhere.values()))}."

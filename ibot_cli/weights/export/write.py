@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ibot_cli.errors import ExportError, UsageError
+from ibot_cli.errors import ExportError, IBotError, UsageError
 from ibot_cli.weights.export.agreement import Agreement, cosines
 from ibot_cli.weights.export.card import CARD, Measured, RecordedFigure, model_card
 from ibot_cli.weights.export.compare import Images, Network, compare
@@ -111,7 +111,7 @@ def export(
     Raises:
         UsageError: See `check_export`.
         WeightsError: The form cannot hold this network.
-        ExportError: What was read back differs by more than the form's tolerance, or the disk is full.
+        ExportError: What was written does not open or differs by more than the form's tolerance, or the disk is full.
     """
     check_export(form, out, options)
     form.check(subject, options)
@@ -145,7 +145,7 @@ def export(
 def _measured(
     subject: Subject, form: Form, folder: Path, options: ExportOptions, images: Images, judge: Judge | None
 ) -> Measured:
-    opened, batch = form.read_back(folder), images(subject.image_size)
+    opened, batch = _opened(form, folder), images(subject.image_size)
     differences = compare(subject.network, opened, batch, form.leaves_out)
     tolerance = form.reduced.get(options.precision, form.tolerance)
     name, worst = max(differences.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
@@ -167,6 +167,19 @@ def _measured(
         agreement=None if options.precision == "fp32" else (judge or _judged_by(subject, batch))(opened),
         notes=form.notes(subject, options),
     )
+
+
+def _opened(form: Form, folder: Path) -> Network:
+    try:
+        return form.read_back(folder)
+    except (IBotError, OSError):
+        raise
+    except Exception as error:  # other libraries raise what they like
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ExportError(
+            f"{form.reader or form.library} does not open what was written for it: {reason}",
+            "Nothing was written. Please report this with the command and the versions of the libraries.",
+        ) from error
 
 
 def _judged_by(subject: Subject, batch: Tensor) -> Judge:

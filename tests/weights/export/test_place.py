@@ -126,7 +126,7 @@ def test_what_others_wrote_meanwhile_stays(tmp_path: Path, name: str, taken: str
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("name", ["hf", "timm", "safetensors", "torch-export", "official", "onnx"])
+@pytest.mark.parametrize("name", ["hf", "timm", "safetensors", "torch-export", "official"])
 def test_a_disk_that_fills_up_while_a_form_is_written_is_told(tmp_path: Path, name: str) -> None:
     form = FORMS[name]
     with (

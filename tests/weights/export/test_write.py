@@ -71,6 +71,20 @@ def test_a_difference_above_the_tolerance_leaves_nothing(tmp_path: Path, name: s
     assert "Nothing was written" in str(told.value.hint) and not list(tmp_path.iterdir())
 
 
+def test_a_library_that_does_not_open_it_is_told(tmp_path: Path) -> None:
+    def read_back(folder: Path) -> Any:
+        raise RuntimeError("Missing key(s): norm.weight\nand more")
+
+    subject = subject_of(VIT)
+    with pytest.raises(
+        ExportError, match=r"^timm does not open what was written for it: Missing key\(s\): norm"
+    ) as told:
+        export(
+            subject, replace(FORMS["timm"], read_back=read_back), tmp_path / "o", OPTIONS, comparison_images(subject)
+        )
+    assert "Nothing was written" in str(told.value.hint) and not list(tmp_path.iterdir())
+
+
 def test_a_form_that_refuses_leaves_nothing(tmp_path: Path) -> None:
     def check(*_: Any) -> None:
         raise WeightsError("not this one")
