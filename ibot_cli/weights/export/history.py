@@ -22,6 +22,8 @@ def title_of(subject: Subject, classifies: bool) -> str:
     name = _name(subject.loaded.origin)
     if classifies:
         return f"{name}: an image classifier"
+    if subject.loaded.origin.step == 0:
+        return f"{name}: a {kind} from before its training"
     trained = {None: "", "supervised": ", trained with labels"}.get(method, f" pre-trained with {method}")
     return f"{name}: a {kind}{trained}"
 
@@ -38,6 +40,9 @@ def method_text(origin: Origin) -> str:
 def data_text(subject: Subject) -> str:
     """The images of the training, from the run's `data.json`."""
     told, origin = _told(subject.loaded.origin), subject.loaded.origin
+    started = _started_from(origin, told)
+    if origin.step == 0:
+        return "None yet." if started is None else f"None yet but what the weights `{started}` were trained on."
     if "num_images" not in told:
         return "The file does not say which images it was trained on."
     classes = told.get("classes") or []
@@ -45,15 +50,16 @@ def data_text(subject: Subject) -> str:
     lines = [f"`{data_name(str(told.get('data', '')))}`: {counted(told['num_images'], 'image')}{named}."]
     if origin.config is not None and classes:
         lines.append("Labels were not used.")
-    started = _started_from(origin, told)
     if started is not None:
         lines.append(f"The training started from the weights `{started}`.")
     return " ".join(lines)
 
 
 def recipe_text(subject: Subject) -> str:
-    """The settings that matter most; empty where the file holds no configuration of ours."""
+    """The settings that matter most; empty before the training and without a configuration of ours."""
     origin = subject.loaded.origin
+    if origin.step == 0:
+        return ""
     if origin.config is not None:
         return "\n".join(_pretraining(origin.config))
     if subject.classifier is not None and isinstance(origin.arguments.get("train"), Mapping):

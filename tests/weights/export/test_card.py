@@ -170,3 +170,11 @@ def test_what_loading_the_weights_of_others_has_shown_is_told(tmp_path: Path) ->
     assert f"## From the original file\n\n- {notes[0]}\n\n##" in card(export_subject(loaded))
     of_ours = replace(loaded, origin=replace(loaded.origin, run=tmp_path))
     assert "original file" not in card(export_subject(of_ours)) and "original file" not in card(subject_of(VIT))
+
+
+def test_weights_from_before_the_training_claim_none(tmp_path: Path) -> None:
+    subject = of_run(tmp_path / "run", {"data": "flowers", "num_images": 12, "classes": ["a", "b"]}, Config())
+    loaded = subject.loaded
+    text = card(export_subject(replace(loaded, origin=replace(loaded.origin, epoch=0, step=0))))
+    assert "# run: a vision transformer from before its training\n" in text and "0 epochs (0 steps)" in text
+    assert "## Training data\n\nNone yet.\n" in text and "flowers" not in text and "## Recipe" not in text
