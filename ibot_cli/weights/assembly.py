@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,15 +11,17 @@ from torch import Tensor, nn
 
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
-from ibot_cli.data.transform import IMAGENET, normalisation
+from ibot_cli.data.transform import normalisation
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.fill import Fit, Network, Part, check_enough, fill, fit, listed, load_fitting, unfilled
 from ibot_cli.weights.finetuned import ClassifierShape
-from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
+from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork, check_channels
 from ibot_cli.weights.loaded import LoadedBackbone, weights_hash
 from ibot_cli.weights.shapes import BackboneShape, build_head
+from ibot_cli.weights.strangers import understood
 
 EVAL_CROP_RATIO = 0.875
+_LARGEST_IMAGE = 8192  # pixels and side
 _SEED = 0  # of what --partial leaves at fresh values
 
 
@@ -32,9 +35,11 @@ def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
     Raises:
         WeightsError: The tensors do not fit; with `partial`, less than half of the backbone's do.
     """
-    built = _build(found, partial)
-    filled = _fill(built, found, partial)
-    prepared = found.preparation or _usual_preparation(found.network, built.backbone)
+    with understood(found.origin.path):
+        built = _build(found, partial)
+        filled = _fill(built, found, partial)
+        prepared = found.preparation or _usual_preparation(found.network, built.backbone)
+        _check_preparation(prepared, built.channels, found.origin.path)
     notes = [*found.notes, *filled.notes]
     if prepared.interpolation != "bicubic":
         notes.append(
@@ -46,8 +51,8 @@ def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
         head=None if head is None else head.eval(),
         channels=built.channels,
         image_size=prepared.image_size,
-        mean=prepared.mean,
-        std=prepared.std,
+        mean=tuple(map(float, prepared.mean)),
+        std=tuple(map(float, prepared.std)),
         crop_ratio=prepared.crop_ratio,
         description=found.description or found.origin.path,
         weights_hash=weights_hash(built.hashed),
@@ -92,7 +97,7 @@ class _Filled:
 def _build(found: Found, drawn: bool) -> _Built:
     """Networks with weights that are drawn from a fixed seed, or that are still to be loaded."""
     network = found.network
-    _check_channels(network, found.origin.path)
+    check_channels(network, found.origin.path)
     make = _as_it_is if drawn else unfilled
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_SEED)
@@ -116,18 +121,6 @@ def _build(found: Found, drawn: bool) -> _Built:
 
 def _as_it_is(build: Callable[[], Network]) -> Network:
     return build()
-
-
-def _check_channels(network: BackboneShape | ClassifierShape | TimmNetwork, path: str) -> None:
-    if isinstance(network, TimmNetwork):
-        channels = int(network.kwargs.get("in_chans", 3))
-    else:
-        channels = (network.backbone if isinstance(network, ClassifierShape) else network).channels
-    if channels not in IMAGENET:
-        raise WeightsError(
-            f"The network of {path} takes images of {channels} channels; ibot reads images of 1 or 3.",
-            "Weights for grey or colour images are needed; an average over channels would be another network.",
-        )
 
 
 def _built_classifier(shape: ClassifierShape, classifier: Classifier) -> _Built:
@@ -196,6 +189,24 @@ def _report(result: Fit, without_head: bool) -> tuple[str, ...]:
     if without_head:
         notes.append("The projection head does not fit as a whole and was left out.")
     return tuple(notes)
+
+
+def _check_preparation(prepared: Preparation, channels: int, path: str) -> None:
+    numbers = (*prepared.mean, *prepared.std, prepared.crop_ratio)
+    possible = (
+        len(prepared.mean) == len(prepared.std) == channels
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in numbers)
+        and min(prepared.std) > 0
+        and 0 < prepared.crop_ratio <= 1
+        and isinstance(prepared.image_size, int)
+        and 0 < prepared.image_size <= _LARGEST_IMAGE
+    )
+    if not possible:
+        raise WeightsError(
+            f"{path} asks for images that cannot be: {prepared.image_size} pixels, crop ratio {prepared.crop_ratio}, "
+            f"mean {list(prepared.mean)}, deviation {list(prepared.std)} for {channels} channels.",
+            "Repair what it says about its images, or take the file where it was published.",
+        )
 
 
 def _usual_preparation(network: BackboneShape | ClassifierShape | TimmNetwork, backbone: nn.Module) -> Preparation:

@@ -133,7 +133,7 @@ def _parsed(content: Mapping[str, Any]) -> Description:
         images[name] = tuple(float(value) for value in images[name])
     classes, config = content.get("classes"), content.get("config")
     return Description(
-        shape=None if content.get("shape") is None else BackboneShape(**content["shape"]),
+        shape=None if content.get("shape") is None else BackboneShape.stated(content["shape"]),
         preparation=ImagePreparation(**images),
         config=None if config is None else from_mapping(config, f"the description inside the file (`{KEY}`)"),
         classes=None if classes is None else tuple(str(name) for name in classes),

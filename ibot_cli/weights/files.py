@@ -20,6 +20,7 @@ from ibot_cli.weights.strangers import refuse_archive, refuse_start
 
 METADATA = "safetensors_metadata"
 _DOWNLOAD_AGAIN = "Download or copy it again."
+_BOMB = 10  # times the size of the file
 
 
 def read_weights_file(path: Path) -> Any:
@@ -75,6 +76,7 @@ def _read_pickle(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 refuse_archive(path, archive.namelist())
+                _refuse_bomb(path, archive)
                 damaged = archive.testzip()  # torch.load itself does not look at the checksums
             if damaged is not None:
                 raise WeightsError(f"{path} is damaged: wrong checksum in {damaged}.", _DOWNLOAD_AGAIN)
@@ -82,8 +84,20 @@ def _read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # what is allowed to be called raises anything for wrong arguments
         raise WeightsError(f"{path} cannot be read: it is truncated or not a PyTorch file.", _DOWNLOAD_AGAIN) from error
+
+
+def _refuse_bomb(path: Path, archive: zipfile.ZipFile) -> None:
+    """torch.save does not compress; others do, but weights never to a tenth."""
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _BOMB * path.stat().st_size:
+        raise WeightsError(
+            f"{path} unpacks to {unpacked / 1e9:,.1f} GB from {path.stat().st_size / 1e9:,.3f} GB; it is not opened.",
+            "Weights cannot be compressed like this. If you trust its origin, save its state dict with torch.save.",
+        )
 
 
 def _absent(path: Path) -> WeightsError:

@@ -87,7 +87,7 @@ def unpack(found: Checkpoint) -> FinetunedParts:
     state = found.state
     try:
         network = dict(state["network"])
-        shape = ClassifierShape(backbone=BackboneShape(**network.pop("backbone")), **network)
+        shape = ClassifierShape(backbone=BackboneShape.stated(network.pop("backbone")), **network)
         images = dict(state["images"])
         for name in ("mean", "std"):
             images[name] = tuple(images[name])

@@ -17,6 +17,7 @@ from ibot_cli.weights.layouts.folder import model_folder
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import LoadedBackbone, Which, weights_hash
 from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.strangers import understood
 from ibot_cli.weights.timm_names import load_timm
 
 __all__ = [
@@ -102,8 +103,9 @@ def find_weights(path: Path, which: Which = "teacher", heads: int | None = None)
         WeightsError: It cannot be read, or is of no known layout.
         RunError: A run's checkpoints cannot be read.
     """
-    folder = path if path.is_dir() else model_folder(path)
-    return _in_file(path, which, heads) if folder is None else _in_folder(folder, which, heads)
+    with understood(path):
+        folder = path if path.is_dir() else model_folder(path)
+        return _in_file(path, which, heads) if folder is None else _in_folder(folder, which, heads)
 
 
 def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher", *, partial: bool = False) -> LoadedBackbone:

@@ -16,6 +16,7 @@ from ibot_cli.errors import WeightsError
 
 # Width to heads of published networks besides ours: huge, giant, gigantic (ViT, arXiv 2106.04560), DINOv2's giant, and
 # timm's medium. Not every width is 64 per head, so no other is guessed.
+_LARGEST, _DEEPEST = 65536, 999  # of what a file may say
 _OTHER_HEADS = {512: 8, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
 
 
@@ -33,6 +34,30 @@ class BackboneShape:
     window_size: int = 7
     mask_token: bool = False
     registers: int = 0
+
+    @classmethod
+    def stated(cls, fields: Mapping[str, Any]) -> BackboneShape:
+        """What a file says about its network.
+
+        Raises:
+            TypeError: A field is not known, or missing.
+            ValueError: No network is like this.
+        """
+        shape = cls(**fields)
+        size = swin.SIZES.get(shape.arch) or vit.SIZES.get(shape.arch)
+        if size is None:
+            raise ValueError(f"there is no network {shape.arch!r}")
+        numbers = asdict(shape) | {"registers": shape.registers + 1, "mask_token": 1}
+        wrong = [
+            f"{name} {value!r}"
+            for name, value in numbers.items()
+            if name != "arch" and value is not None and not (isinstance(value, int) and 0 < value <= _LARGEST)
+        ]
+        if wrong or (shape.depth or 0) > _DEEPEST:
+            raise ValueError(f"no network has {', '.join(wrong) or f'{shape.depth} blocks'}")
+        if isinstance(size, vit.Size) and (shape.width or size.width) % (shape.heads or size.heads):
+            raise ValueError(f"{shape.heads} heads do not divide the width")
+        return shape
 
     def build(self) -> Backbone:
         """A backbone of this shape with fresh weights."""
@@ -66,8 +91,13 @@ def backbone_shape(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], 
             "The weights are no known vision transformer: pos_embed is missing.",
             "Supported are ViT with learned positions, and Swin.",
         )
+    if positions.ndim != 3 or positions.shape[1] < 2:
+        raise WeightsError(
+            f"The positions of the weights have shape {list(positions.shape)}, not [1, 1 + patches, width].",
+            "Supported are ViT with learned positions, and Swin.",
+        )
     side = round((positions.shape[1] - 1) ** 0.5)
-    depth = _count(tensors, r"backbone\.blocks\.(\d+)\.")
+    depth = _count(tensors, r"backbone\.blocks\.(\d{1,3})\.")
     registers = tensors.get("backbone.register_tokens")
     return BackboneShape(
         arch="vit_small",
@@ -108,7 +138,7 @@ def build_head(tensors: Mapping[str, Tensor], activation: str) -> Head | None:
 
 
 def _swin_shape(tensors: Mapping[str, Tensor], width: int, channels: int, mask_token: bool) -> BackboneShape:
-    depths = tuple(_count(tensors, rf"backbone\.layers\.{stage}\.blocks\.(\d+)\.") for stage in range(4))
+    depths = tuple(_count(tensors, rf"backbone\.layers\.{stage}\.blocks\.(\d{{1,3}})\.") for stage in range(4))
     arch = next((name for name, size in swin.SIZES.items() if (size.width, size.depths) == (width, depths)), None)
     table = tensors.get("backbone.layers.0.blocks.0.attn.relative_position_bias_table")
     if arch is None or table is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ibot_cli.errors import WeightsError
+from ibot_cli.errors import IBotError, WeightsError
 
 _PYTORCH = "Use the weights in PyTorch's format (.pth, .pt, .bin) or as .safetensors."
 _FLAX = "In Python, `FlaxModel` weights load with `from_flax=True` in transformers; save them as safetensors."
@@ -25,6 +26,7 @@ _TEXT = (
     ),
     ((b'{"', b"{\n", b"{ "), "a text in JSON, not weights", "Name the weights file beside it, or the folder of both."),
 )
+_REASON = 160  # characters
 # the first bytes -> what it is, and what to do
 _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, TensorFlow)", _PYTORCH),
@@ -81,6 +83,29 @@ _NETWORKS = (
     (r"(bert|roberta|distilbert|model\.embed_tokens|transformer\.wte)\..*", "a language model"),
     (r".*\.(conv\d?|downsample\.0)\.weight", "a convolutional network"),
 )
+
+
+@contextmanager
+def understood(path: Path | str) -> Iterator[None]:
+    """Around all that reads and builds: whatever junk makes it stumble over is a refusal.
+
+    Args:
+        path: Of the file or folder, for the message.
+
+    Raises:
+        WeightsError: Something else than an error of ibot was raised inside.
+    """
+    try:
+        yield
+    except IBotError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:_REASON]
+        raise WeightsError(
+            f"{path} cannot be understood: its names, shapes or settings do not go together "
+            f"({type(error).__name__}: {reason}).",
+            "Download or copy it again. If its own library reads it, tell the authors of ibot.",
+        ) from error
 
 
 def refuse_start(path: Path, start: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -178,3 +179,22 @@ def test_mask_token_of_a_backbone_alone(tmp_path: Path) -> None:
     torch.save({"state_dict": backbone.state_dict()}, tmp_path / "student.pth")
     loaded = load_weights(str(tmp_path / "student.pth"), heads=2)
     assert torch.equal(loaded.mask_token, torch.full((1, 16), 2.0)) and loaded.origin.method == "iBOT"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": (0.5, 0.5)},
+        {"std": (0.0,)},
+        {"mean": (float("nan"),)},
+        {"mean": ("x",)},
+        {"crop_ratio": 0.0},
+        {"crop_ratio": 3.5},
+        {"image_size": 10**9},
+        {"image_size": 0},
+    ],
+)
+def test_images_that_cannot_be(changes: dict[str, Any]) -> None:
+    usual = Preparation(mean=(0.5,), std=(0.5,), image_size=16)
+    with pytest.raises(WeightsError, match=r"a\.pth asks for images that cannot be: \d+ pixels, crop ratio"):
+        assemble(found(tensors(), preparation=replace(usual, **changes)))

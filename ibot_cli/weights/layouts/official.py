@@ -114,7 +114,7 @@ def select_network(content: Any, which: str, path: Path) -> OfficialState:
             if isinstance(content.get(wrapper), Mapping):
                 state = content[wrapper]
                 break
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         keys = ", ".join(sorted(map(str, content))[:8]) or "nothing"
         raise WeightsError(
             f"{path} has no known layout; it holds {keys}.",

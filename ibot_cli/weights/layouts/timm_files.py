@@ -23,7 +23,7 @@ from ibot_cli.weights.fill import Part, fit, unfilled
 from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.exported_classifier import with_classifier
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
-from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
+from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork, check_channels
 from ibot_cli.weights.layouts.timm_bare import bare_model, is_bare
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import Origin
@@ -123,6 +123,7 @@ def _guess(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(saved: _Saved) -> Found:
     network = _network(saved)
+    check_channels(network, saved.path)
     filled = _build(saved, network)
     model: Any = filled.model
     tensors, unused = _without_classifier(saved, model)
@@ -169,6 +170,12 @@ def _network(saved: _Saved) -> TimmNetwork:
             f"{saved.path} asks for arguments of timm that do more than build a model: {', '.join(more)}.",
             f"Take them out of model_args in its {CONFIG}.",
         )
+    blocks = saved.kwargs.get("depth", saved.kwargs.get("depths", 0))
+    counts = blocks if isinstance(blocks, list) else [blocks]
+    if any(isinstance(count, int) and count > len(saved.tensors) for count in counts):
+        raise WeightsError(
+            f"{saved.path} asks for {blocks} blocks and holds {len(saved.tensors)} tensors.", f"Repair its {CONFIG}."
+        )
     return TimmNetwork(name=saved.name.partition(".")[0], kwargs={**saved.kwargs, "num_classes": 0})
 
 
@@ -176,8 +183,9 @@ def _build(saved: _Saved, network: TimmNetwork) -> TimmBackbone:
     try:
         return unfilled(network.build)
     except Exception as error:  # whatever timm raises for arguments that do not fit its model
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise WeightsError(
-            f"timm cannot build {saved.name} as {saved.path} asks for it: {error}.", "Look at its model_args."
+            f"timm cannot build {saved.name} as {saved.path} asks for it: {reason}.", "Look at its model_args."
         ) from error
 
 
