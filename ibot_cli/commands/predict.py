@@ -53,11 +53,9 @@ def predict(
     from ibot_cli.progress import stage_bars
     from ibot_cli.runs.durable import write_atomically
     from ibot_cli.train.machine import choose_device
-    from ibot_cli.weights.load import load_weights
 
     chosen = choose_device(None if device == "auto" else device)
-    loaded = load_weights(weights, heads=heads, partial=partial)
-    library.classifier_of(loaded)
+    loaded = library.load_classifier(weights, heads=heads, partial=partial)
     source = library.open_images(images, loaded.channels)
     with stage_bars() as progress:
         found = library.predict(

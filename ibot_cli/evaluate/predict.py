@@ -25,7 +25,8 @@ from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.errors import DataError, WeightsError
 from ibot_cli.evaluate.features import Features, Progress, Transform, extract
-from ibot_cli.weights.load import LoadedBackbone
+from ibot_cli.weights.load import LoadedBackbone, load_weights
+from ibot_cli.weights.origin import AbsentNetworkError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,26 @@ def class_scores(
     )
 
 
+def load_classifier(weights: str, *, heads: int | None = None, partial: bool = False) -> LoadedBackbone:
+    """Weights with a classifier.
+
+    Args:
+        weights: As `ibot_cli.weights.load.load_weights` takes it.
+        heads: As there.
+        partial: As there.
+
+    Raises:
+        WeightsError: They cannot be loaded, or were not fine-tuned.
+        RunError: A run's checkpoints cannot be read.
+    """
+    try:
+        loaded = load_weights(weights, heads=heads, partial=partial)
+    except AbsentNetworkError as error:  # none of those networks has a classifier
+        raise _no_classifier(weights) from error
+    classifier_of(loaded)
+    return loaded
+
+
 def classifier_of(loaded: LoadedBackbone) -> tuple[Classifier, tuple[str, ...]]:
     """The classifier and its class names.
 
@@ -112,11 +133,15 @@ def classifier_of(loaded: LoadedBackbone) -> tuple[Classifier, tuple[str, ...]]:
         WeightsError: The weights were not fine-tuned.
     """
     if loaded.classifier is None or loaded.classes is None:
-        raise WeightsError(
-            f"{loaded.description} has no classifier.",
-            "Fine-tune on labelled images first: ibot finetune WEIGHTS DATA --out RUN; then ibot predict RUN IMAGES.",
-        )
+        raise _no_classifier(loaded.description)
     return loaded.classifier, loaded.classes
+
+
+def _no_classifier(description: str) -> WeightsError:
+    return WeightsError(
+        f"{description} has no classifier.",
+        "Fine-tune on labelled images first: ibot finetune WEIGHTS DATA --out RUN; then ibot predict RUN IMAGES.",
+    )
 
 
 def open_images(places: Sequence[str], channels: int) -> FileSource:

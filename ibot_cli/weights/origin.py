@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ibot_cli.config.schema import Config
+from ibot_cli.errors import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,26 @@ class Origin:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     config: Config | None = None
     run: Path | None = None
+
+
+class AbsentNetworkError(WeightsError):
+    """A file for a student and a teacher does not hold the one that was asked for.
+
+    Args:
+        path: Of the file.
+        wanted: `student` or `teacher`.
+        present: Those that it holds.
+    """
+
+    def __init__(self, path: Path, wanted: str, present: Sequence[str]) -> None:
+        if present:
+            super().__init__(
+                f"{path} has no {wanted}, only the {present[0]}.", f"Ask for it with --which {present[0]}."
+            )
+        else:
+            super().__init__(
+                f"{path} has neither a student nor a teacher.", "Use a checkpoint that holds the weights of one."
+            )
 
 
 def plain_arguments(arguments: object) -> dict[str, Any]:

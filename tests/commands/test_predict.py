@@ -67,6 +67,13 @@ def test_weights_without_a_classifier(ibot: Command, folder: Path, tmp_path: Pat
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
     code, _, err = ibot("weights.pth", "images")
     assert code == 1 and "error: weights.pth has no classifier." in err
+
+
+def test_a_student_alone_has_no_classifier_either(ibot: Command, folder: Path, tmp_path: Path) -> None:
+    torch.save({"student": {"a": torch.ones(1)}}, tmp_path / "weights.pth")
+    code, _, err = ibot("weights.pth", "images")
+    assert code == 1 and "error: weights.pth has no classifier." in err
+    assert "Fine-tune" in err and "--which" not in err
     assert "ibot finetune WEIGHTS DATA --out RUN" in err
 
 

@@ -27,7 +27,7 @@ from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.layouts.found import Found, TimmNetwork
 from ibot_cli.weights.layouts.official import translate
 from ibot_cli.weights.loaded import Which
-from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.origin import AbsentNetworkError, Origin
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.teacher_scale import TeacherScale
 
@@ -56,8 +56,7 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
     """
     networks = _networks(content)
     if networks and which not in networks:
-        present = " and ".join(networks)
-        raise WeightsError(f"{path} has no {which}, only the {present}.", f"Ask for the {present}.")
+        raise AbsentNetworkError(path, which, tuple(networks))
     parts = _sorted(networks[which] if networks else _single(content))
     _check_kind(parts, path)
     student = _sorted(networks["student"]).mask_token if "student" in networks else None

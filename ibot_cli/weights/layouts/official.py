@@ -21,7 +21,7 @@ from ibot_cli.weights.files import read_weights_file
 from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
-from ibot_cli.weights.origin import Origin, plain_arguments
+from ibot_cli.weights.origin import AbsentNetworkError, Origin, plain_arguments
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.strangers import stranger
 from ibot_cli.weights.teacher_scale import loss_state, official_scale
@@ -50,7 +50,7 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
     shape = (
         backbone_shape(state.tensors, state.arguments, heads) if exported is None else _exported_shape(state, exported)
     )
-    networks = tuple(name for name in ("student", "teacher") if isinstance(content.get(name), Mapping))
+    networks = _networks(content)
     epoch = content.get("epoch")
     method = _method(content, state)
     found = Found(
@@ -106,8 +106,7 @@ def select_network(content: Any, which: str, path: Path) -> OfficialState:
     state = content
     if "student" in content or "teacher" in content:
         if not isinstance(content.get(which), Mapping):
-            present = " and ".join(name for name in ("student", "teacher") if name in content)
-            raise WeightsError(f"{path} has no {which}, only the {present}.", f"Ask for it with --which {present}.")
+            raise AbsentNetworkError(path, which, _networks(content))
         state = content[which]
     else:
         for wrapper in ("state_dict", "model", "module"):
@@ -122,6 +121,10 @@ def select_network(content: Any, which: str, path: Path) -> OfficialState:
         )
     tensors, unused = translate(state)
     return OfficialState(tensors, unused, plain_arguments(arguments))
+
+
+def _networks(content: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in ("student", "teacher") if isinstance(content.get(name), Mapping))
 
 
 def _refuse_strangers(state: OfficialState, path: Path) -> None:

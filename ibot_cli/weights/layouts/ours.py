@@ -17,7 +17,7 @@ from ibot_cli.runs.directory import is_run
 from ibot_cli.weights import finetuned
 from ibot_cli.weights.layouts.found import Found, Preparation
 from ibot_cli.weights.loaded import Which
-from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.origin import AbsentNetworkError, Origin
 from ibot_cli.weights.shapes import BackboneShape
 from ibot_cli.weights.teacher_scale import configured_scale
 
@@ -72,7 +72,7 @@ def read_checkpoint(found: checkpoint.Checkpoint, which: Which) -> Found:
         )
     networks = tuple(name for name in ("student", "teacher") if isinstance(state.get(name), Mapping))
     if which not in networks:
-        raise _absent(found.path, which, networks)
+        raise AbsentNetworkError(found.path, which, networks)
     config = from_mapping(state["config"], str(found.path))
     tensors: dict[str, Tensor] = state[which]
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
@@ -108,14 +108,6 @@ def student_mask_token(networks: Mapping[str, Any]) -> Tensor | None:
     student = networks.get("student")
     token = student.get(MASK_TOKEN) if isinstance(student, Mapping) else None
     return token.detach().float().reshape(1, -1).clone() if isinstance(token, Tensor) else None
-
-
-def _absent(path: Path, which: Which, networks: tuple[str, ...]) -> WeightsError:
-    if not networks:
-        return WeightsError(
-            f"{path} has neither a student nor a teacher.", "Use a checkpoint of `ibot pretrain` or `ibot finetune`."
-        )
-    return WeightsError(f"{path} has no {which}, only the {networks[0]}.", f"Ask for it with --which {networks[0]}.")
 
 
 def _finetuned(found: checkpoint.Checkpoint) -> Found:

@@ -200,6 +200,8 @@ def test_translate_drops_a_second_layer_only_when_equal() -> None:
         (["a list"], "holds a list, not weights"),
         ({"epoch": 3, "optimizer": {}}, "has no known layout; it holds epoch, optimizer"),
         ({"student": {"a": torch.ones(1)}}, "has no teacher, only the student"),
+        ({"student": {"a": torch.ones(1)}, "teacher": 5}, "has no teacher, only the student"),
+        ({"teacher": 5}, "has neither a student nor a teacher"),
         ({"state_dict": {"conv1.weight": torch.ones(1)}}, r"patch_embed\.proj\.weight is missing"),
         ({"patch_embed.proj.weight": torch.ones(8, 3, 4, 4)}, "pos_embed is missing"),
         (
