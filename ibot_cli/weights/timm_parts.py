@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +12,10 @@ from torch import Tensor
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.fill import unfilled
+from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.norm_epsilon import OURS, swin_at_epsilon
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.timm_models import TimmBackbone
-from ibot_cli.weights.timm_tensors import in_our_names
 
 _SAME = 1e-4  # largest difference of tokens over their largest value that counts as rounding
 
@@ -50,12 +52,34 @@ def our_network(network: TimmBackbone, image_size: int) -> tuple[BackboneShape, 
 
 
 def _our_names(model: Any) -> dict[str, Tensor]:
-    tensors = in_our_names(model.state_dict())
+    tensors = _in_our_names(model.state_dict())
     if any(name.startswith("layers.") for name in tensors):
         return swin_at_epsilon(tensors, float(getattr(model.norm, "eps", OURS)), OURS)
     for name in [name for name in tensors if name.endswith(".attn.qkv.weight")]:
         tensors.setdefault(f"{name.removesuffix('weight')}bias", torch.zeros_like(tensors[name][:, 0]))
     return tensors
+
+
+def _in_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a timm ViT or Swin as ours; what ours does not have keeps its name.
+
+    timm's names are ours but for registers. Layer scale becomes a part of the layers that it scales. Where class token
+    and registers have no position it is zero; where registers have one it is added to them.
+
+    Args:
+        tensors: A state dict of timm's model, without a prefix.
+    """
+    ours = without_layer_scale(tensors)
+    positions, registers = ours.get("pos_embed"), ours.pop("reg_token", None)
+    if positions is None or "cls_token" not in ours:
+        return dict(tensors)
+    if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:  # patches only
+        ours["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    elif registers is not None:
+        end = 1 + registers.shape[1]
+        registers = registers + positions[:, 1:end]
+        ours["pos_embed"] = torch.cat([positions[:, :1], positions[:, end:]], dim=1)
+    return ours if registers is None else ours | {"register_tokens": registers}
 
 
 def _heads(model: Any) -> int | None:

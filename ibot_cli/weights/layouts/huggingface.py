@@ -18,9 +18,8 @@ from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.files import tensors_in
 from ibot_cli.weights.finetuned import ClassifierShape
 from ibot_cli.weights.layouts import beit, dinov2
-from ibot_cli.weights.layouts.described import with_description
 from ibot_cli.weights.layouts.epsilon_note import epsilon_note
-from ibot_cli.weights.layouts.exported_classifier import with_classifier
+from ibot_cli.weights.layouts.exported import with_classifier, with_description
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.layouts.huggingface_checks import architecture, check, refused, side_of

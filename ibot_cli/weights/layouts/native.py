@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ibot_cli.config.schema import ViewsConfig
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, Description, parse
 from ibot_cli.weights.files import metadata_of, tensors_in
 from ibot_cli.weights.finetuned import ClassifierShape
-from ibot_cli.weights.layouts.found import Found, Preparation
+from ibot_cli.weights.layouts.exported import with_description
+from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import Origin
 from ibot_cli.weights.shapes import BackboneShape
@@ -33,21 +33,17 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
     Raises:
         WeightsError: The description cannot be read, or says too little to build the network.
     """
-    described = parse(metadata_of(content)[KEY])
+    text = metadata_of(content)[KEY]
+    described = parse(text)
     if described.shape is None:
         raise WeightsError(f"{path} does not say which network it holds.", "Export it again with `ibot export`.")
     tensors = tensors_in(content)
     mask_token = tensors.pop(MASK_TOKEN, None)
     cls_center, patch_center = (_center(tensors.pop(name, None)) for name in (CLS_CENTER, PATCH_CENTER))
-    images, config = described.preparation, described.config
-    network = described.shape if described.classes is None else _classifier(described, described.shape)
-    return Found(
-        network=network,
+    found = Found(
+        network=described.shape if described.classes is None else _classifier(described, described.shape),
         tensors=tensors,
         activation=described.activation,
-        preparation=Preparation(
-            mean=images.mean, std=images.std, image_size=images.image_size, crop_ratio=images.crop_ratio
-        ),
         mask_token=mask_token,
         scale=TeacherScale(
             cls_center=cls_center,
@@ -55,20 +51,14 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
             cls_temp=described.temps.get("cls"),
             patch_temp=described.temps.get("patch"),
         ),
-        views=_views(described),
         classes=described.classes,
         origin=Origin(
-            layout="safetensors of ibot export",
+            layout="safetensors",
             path=str(path),
-            method=described.method,
-            networks=() if described.which is None else (described.which,),
-            which=described.which,
-            epoch=described.epoch,
-            step=described.step,
-            arguments={} if config is None else vars(config),
-            config=config,
+            arguments={} if described.config is None else vars(described.config),
         ),
     )
+    return with_description(found, text)
 
 
 def _classifier(described: Description, shape: BackboneShape) -> ClassifierShape:
@@ -79,10 +69,6 @@ def _classifier(described: Description, shape: BackboneShape) -> ClassifierShape
         projection=described.projection,
         activation=described.activation,
     )
-
-
-def _views(described: Description) -> ViewsConfig | None:
-    return None if described.config is None else described.config.views
 
 
 def _center(value: Tensor | None) -> Tensor | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, parse
 from ibot_cli.weights.files import read_weights_file
-from ibot_cli.weights.layouts.described import with_description
+from ibot_cli.weights.layouts.exported import with_description
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import AbsentNetworkError, Origin, plain_arguments

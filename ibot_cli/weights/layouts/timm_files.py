@@ -20,8 +20,7 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.files import metadata_of, tensors_in
 from ibot_cli.weights.fill import Part, fit, unfilled
-from ibot_cli.weights.layouts.described import with_description
-from ibot_cli.weights.layouts.exported_classifier import with_classifier
+from ibot_cli.weights.layouts.exported import with_classifier, with_description
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
 from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork, check_channels
 from ibot_cli.weights.layouts.timm_bare import bare_model, is_bare

@@ -1,7 +1,11 @@
-"""The classifier of an export of ours in the layout of another library: as our `Classifier` again."""
+"""What `ibot export` wrote beside the weights in any layout, put back where readers say it.
+
+A classifier in the layout of another library becomes our `Classifier` again.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +17,43 @@ from torch import Tensor
 from ibot_cli.core.classifier import Pooling
 from ibot_cli.weights.description import Description, parse
 from ibot_cli.weights.finetuned import ClassifierShape
-from ibot_cli.weights.layouts.found import Found
+from ibot_cli.weights.layouts.found import Found, Preparation
 
 _HEAD = re.compile(r"(head|head\.fc|classifier)\.(weight|bias)")
+
+
+def with_description(found: Found, description: object) -> Found:
+    """A network with what its export says: method, epoch, configuration, views and preparation.
+
+    Args:
+        found: The network.
+        description: A JSON text or the object that it holds; None changes nothing.
+
+    Raises:
+        WeightsError: It is no description of an export.
+    """
+    if description is None:
+        return found
+    described = parse(description if isinstance(description, str) else json.dumps(description))
+    images, config = described.preparation, described.config
+    origin = replace(
+        found.origin,
+        layout=f"{found.origin.layout} of ibot export",
+        method=described.method,
+        networks=() if described.which is None else (described.which,),
+        which=described.which,
+        epoch=described.epoch,
+        step=described.step,
+        config=config,
+    )
+    return replace(
+        found,
+        origin=origin,
+        preparation=Preparation(
+            mean=images.mean, std=images.std, image_size=images.image_size, crop_ratio=images.crop_ratio
+        ),
+        views=None if config is None else config.views,
+    )
 
 
 def with_classifier(found: Found, state: Mapping[str, Tensor], text: str, names: Sequence[Any] | None = None) -> Found:
