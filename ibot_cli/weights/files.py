@@ -102,6 +102,10 @@ def _refuse_bomb(path: Path, archive: zipfile.ZipFile) -> None:
 
 def _absent(path: Path) -> WeightsError:
     hint = "WEIGHTS is a run directory, a weights file or folder, or timm:NAME for a model of timm."
+    if path.is_symlink():
+        return WeightsError(f"{path} is a link to {path.readlink()}, where no file is.", hint)
+    if path.exists():
+        return WeightsError(f"{path} is neither a file nor a folder.", "Save its content to a file first.")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not path.parent.exists():
         hint += f" A model of the Hugging Face hub is downloaded first, or named as timm:hf-hub:{path} if timm has it."
     return WeightsError(f"{path} does not exist.", hint)

@@ -16,7 +16,7 @@ from ibot_cli.weights.layouts import beit, dinov2, huggingface, mae, native, off
 from ibot_cli.weights.layouts.folder import model_folder
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import LoadedBackbone, Which, weights_hash
-from ibot_cli.weights.origin import Origin
+from ibot_cli.weights.origin import AbsentNetworkError, Origin
 from ibot_cli.weights.strangers import understood
 from ibot_cli.weights.timm_names import load_timm
 
@@ -105,7 +105,10 @@ def find_weights(path: Path, which: Which = "teacher", heads: int | None = None)
     """
     with understood(path):
         folder = path if path.is_dir() else model_folder(path)
-        return _in_file(path, which, heads) if folder is None else _in_folder(folder, which, heads)
+        found = _in_file(path, which, heads) if folder is None else _in_folder(folder, which, heads)
+    if which == "student" and found.origin.which == "teacher":  # teacher is what nobody has to ask for
+        raise AbsentNetworkError(path, which, ("teacher",))
+    return found
 
 
 def from_checkpoint(found: checkpoint.Checkpoint, which: Which = "teacher", *, partial: bool = False) -> LoadedBackbone:

@@ -137,3 +137,12 @@ def test_a_file_of_zeros(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(bytes(5000))
     with pytest.raises(WeightsError, match="truncated or not a PyTorch file"):
         read_weights_file(tmp_path / "a.pth")
+
+
+def test_what_is_there_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "link.pth").symlink_to("gone.pth")
+    with pytest.raises(WeightsError, match=r"link\.pth is a link to gone\.pth, where no file is"):
+        read_weights_file(tmp_path / "link.pth")
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(WeightsError, match=r"pipe\.pth is neither a file nor a folder"):
+        read_weights_file(tmp_path / "pipe.pth")

@@ -51,6 +51,12 @@ def test_a_trained_network_with_its_head_comes_back(run: Path, which: Any, image
         assert found.weights_hash == loaded.weights_hash
 
 
+def test_an_exported_teacher_is_not_taken_for_the_student(run: Path, tmp_path: Path) -> None:
+    path = written(export_subject(load_weights(str(run)), None), tmp_path)
+    with pytest.raises(WeightsError, match="has no student, only the teacher"):
+        load_weights(path, which="student")
+
+
 def test_names_are_ours_and_without_a_mask_token_in_the_backbone(run: Path, tmp_path: Path) -> None:
     loaded = load_weights(str(run))
     names = set(load_file(written(export_subject(loaded), tmp_path)))

@@ -124,9 +124,9 @@ def test_both_networks_leave_only_where_they_can_and_nothing_else_is_asked(run: 
         assert subject.loaded.origin.which == "teacher"
 
 
-def test_a_file_with_the_teacher_alone_has_no_student(run: Path, tmp_path: Path) -> None:
-    subject, _ = open_subject(str(run), SAFETENSORS, OPTIONS)
-    export(subject, SAFETENSORS, tmp_path / "t.safetensors", OPTIONS, comparison_images(subject))
-    with pytest.raises(UsageError, match=r"--which student: .*t\.safetensors holds the teacher alone") as told:
-        open_subject(str(tmp_path / "t.safetensors"), SAFETENSORS, OPTIONS, "student")
+def test_a_file_with_the_student_alone_has_no_teacher(run: Path, tmp_path: Path) -> None:
+    subject, _ = open_subject(str(run), SAFETENSORS, OPTIONS, "student")
+    export(subject, SAFETENSORS, tmp_path / "s.safetensors", OPTIONS, comparison_images(subject))
+    with pytest.raises(UsageError, match=r"--which teacher: .*s\.safetensors holds the student alone") as told:
+        open_subject(str(tmp_path / "s.safetensors"), SAFETENSORS, OPTIONS, "teacher")
     assert told.value.hint == "Leave --which out."
