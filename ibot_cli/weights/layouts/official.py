@@ -17,14 +17,13 @@ from torch import Tensor
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, parse
-from ibot_cli.weights.files import read_weights_file
 from ibot_cli.weights.layouts.exported import with_description
 from ibot_cli.weights.layouts.found import Found
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import AbsentNetworkError, Origin, plain_arguments
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.strangers import stranger
-from ibot_cli.weights.teacher_scale import loss_state, official_scale
+from ibot_cli.weights.teacher_scale import official_scale
 
 _UNUSED = re.compile(
     r"backbone\.(fc|head)\.(weight|bias)"  # a supervised classifier
@@ -158,21 +157,6 @@ def translate(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
             del tensors[name]
             unused.append(name)
     return tensors, unused
-
-
-def official_objective_state(path: Path) -> dict[str, Tensor]:
-    """The centres of a full checkpoint: `center` `[1, K]` and, for iBOT, `patch_center` `[1, K']`, float32.
-
-    Raises:
-        WeightsError: The file cannot be read or holds no centres.
-    """
-    loss = loss_state(read_weights_file(path))
-    if not loss:
-        raise WeightsError(
-            f"{path} holds no centres.", "Use a full checkpoint with ibot_loss, not an extracted backbone."
-        )
-    centers = {"center": loss["center"], "patch_center": loss.get("center2")}
-    return {key: value.float().reshape(1, -1) for key, value in centers.items() if isinstance(value, Tensor)}
 
 
 def _exported_shape(state: OfficialState, text: str) -> BackboneShape:

@@ -10,7 +10,7 @@ from ibot_cli.core import swin
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.heads import Head
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.layouts.official import official_objective_state, translate
+from ibot_cli.weights.layouts.official import translate
 from ibot_cli.weights.load import load_weights
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
@@ -62,20 +62,6 @@ def test_every_key_is_loaded_or_named(name: str, which: str) -> None:
     assert ours.keys() | unused == theirs.keys() and not ours.keys() & unused
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     assert ("backbone.masked_embed" in ours) == (which == "student")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_centres(name: str) -> None:
-    found = official_objective_state(Path(checkpoint(name)))
-    golden = recorded(name)
-    torch.testing.assert_close(found["center"], golden["center_before"].reshape(1, -1), rtol=0, atol=0)
-    torch.testing.assert_close(found["patch_center"], golden["center2_before"].reshape(1, -1), rtol=0, atol=0)
-
-
-def test_centres_of_a_bare_backbone_are_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="holds no centres"):
-        official_objective_state(tmp_path / "a.pth")
 
 
 def save(tmp_path: Path, content: object) -> str:
