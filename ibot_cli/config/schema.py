@@ -195,6 +195,12 @@ class InitConfig:
         unit="epochs",
         auto=True,
     )
+    head_lr: float | None = setting(
+        None,
+        "Peak learning rate of the head during these epochs, per 256 images; auto is optim.lr.",
+        above=0,
+        auto=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

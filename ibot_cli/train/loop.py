@@ -216,8 +216,10 @@ class Loop:
             record["memory/peak_gib"] = peak_memory(self.plan.device) / 2**30
             self.journal.write_epoch(record)
             self._name_bad_files()
-        for message in self.watch.look(self.sums.health()):
-            self.reporter.warn(message)
+        # the targets of a new head say little until it has learnt
+        if epochs > self.plan.schedule.freeze_backbone_epochs:
+            for message in self.watch.look(self.sums.health()):
+                self.reporter.warn(message)
         self.sums.clear()
         self.window.restart_clock()
 

@@ -102,6 +102,7 @@ def make_plan(
     made = dict(choices)
     device = choose_device(resolved.config.runtime.device)
     config = _decide_prototypes(resolved.config, made)
+    config = replace(config, init=replace(config.init, head_lr=config.init.head_lr or config.optim.lr))
     config = _decide_runtime(config, source, device, made)
     config, cuts = fit_durations(config, known(config.train.epochs), reference_epochs)
     batch_size = known(config.train.batch_size)
@@ -126,6 +127,7 @@ def make_plan(
             batch_size=batch_size,
             mask_start_epoch=mask_start,
             freeze_backbone_epochs=known(config.init.freeze_backbone_epochs),
+            head_lr=config.init.head_lr,
             optim=config.optim,
             objective=config.objective,
         ),

@@ -98,12 +98,15 @@ def _gentler(bare: Resolved) -> dict[str, Choice]:
     share = gentle["optim.lr"] / OptimConfig().lr
     why = f"preset {CONTINUE_PRESET}"
     less = f"{share:g} of the recipe's rate, as {why}"
+    momentum = 1 - share * (1 - bare.config.objective.teacher_momentum)
     epochs = known(bare.config.train.epochs)
     epochs = epochs if said("train.epochs", bare) else max(1, epochs // 4)
     return {
         "optim.lr": (float(f"{optim.lr * share:.6g}"), less),
         "optim.min_lr": (float(f"{optim.min_lr * share:.6g}"), less),
         "optim.layer_decay": (gentle["optim.layer_decay"], why),
+        "objective.teacher_momentum": (float(f"{momentum:.6g}"), f"{share:g} of the pace of the recipe's teacher"),
+        "init.head_lr": (optim.lr, "the recipe's rate: a new head learns from random weights"),
         "optim.warmup_epochs": (max(1, epochs // 10), f"a tenth of {epochs} epochs, at least 1"),
         "train.epochs": (epochs, "a quarter of the recipe's epochs: the networks are trained already"),
     }

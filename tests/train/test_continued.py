@@ -126,9 +126,7 @@ def test_killed_before_the_first_checkpoint_it_reads_the_weights_again(
 
     assert runs.in_child(work) == -signal.SIGKILL
     copy.unlink()
-    with pytest.raises(
-        WeightsError, match=r"run has no checkpoint yet and needs .*copy\.pt does not"
-    ) as e:
+    with pytest.raises(WeightsError, match=r"run has no checkpoint yet and needs .*copy\.pt does not") as e:
         prepare(Request(out=out, resume=True))
     assert e.value.hint == "Put them back, or start a new run."
     our_checkpoint(copy, **{"train.seed": 1})
@@ -150,6 +148,16 @@ def test_a_head_that_fits_is_kept_and_nothing_waits(images: Path, weights: Path,
     assert heads and tiny.same(heads, {name: first["student"][name] for name in heads})
     assert torch.equal(first["centers"]["cls"], theirs["centers"]["cls"])
     assert runs.metrics(tmp_path / "run")[0] == {"step": 0, "epochs_done": 0}
+
+
+def test_the_targets_of_a_new_head_are_judged_when_it_had_time(
+    images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr("ibot_cli.train.loop.Watch.look", lambda _, slots: looked.append(slots) or [])
+    sets = ("train.epochs=3", "init.freeze_backbone_epochs=2", "monitor.knn_epochs=0")
+    runs.pretrain(images, tmp_path / "run", *sets, init=str(weights))
+    assert len(looked) == 1
 
 
 def asked(images: Path, out: Path, *sets: str, **options: Any) -> Any:
@@ -196,8 +204,9 @@ def test_the_recipe_of_embedded_data_becomes_gentler(weights: Path) -> None:
     config, chosen = recipe.resolved.config, recipe.choices
     assert (config.optim.lr, config.optim.min_lr) == (4e-4, 1e-5)
     assert config.optim.layer_decay == 0.9 and config.train.epochs == 30 and config.optim.warmup_epochs == 3
-    assert config.views.rotation == 15 and config.mask.ratio == (0.4,) and config.objective.teacher_momentum == 0.95
+    assert config.views.rotation == 15 and config.mask.ratio == (0.4,) and config.objective.teacher_momentum == 0.995
     assert config.model.width == 16 and chosen["model.width"] == (16, "taken from the weights")
+    assert config.init.head_lr == 4e-3 and config.optim.lr == 4e-4  # a new head is no trained network
     assert "preset ibot_continue" in chosen["optim.lr"][1] and "head.prototypes" in chosen
     said = settle(Request(init=str(weights), sets=["train.epochs=50", "optim.lr=1e-3"]))
     optim = said.resolved.config.optim
@@ -210,6 +219,7 @@ def test_a_folder_gets_the_preset_for_continued_training(images: Path, weights: 
     config, chosen = recipe.resolved.config, recipe.choices
     assert recipe.resolved.origin["objective.teacher_momentum"] == "preset ibot_continue"
     assert config.optim.layer_decay == 0.9 and config.objective.balance == "sinkhorn"
+    assert (config.optim.lr, config.init.head_lr) == (5e-5, 5e-4)
     assert config.train.epochs == 200 and config.head.prototypes == 12  # those of the head, not of the 42 images
     assert "train.epochs" in chosen and chosen["head.prototypes"] == (12, "taken from the weights' head")
     assert chosen["init.freeze_backbone_epochs"] == (0, "the head comes with the weights")

@@ -84,6 +84,14 @@ def test_a_frozen_backbone_thaws_before_the_warm_up() -> None:
     np.testing.assert_allclose(
         rates[first:], reference.cosine_table(peak, 1e-6, EPOCHS - frozen, STEPS, 2), rtol=1e-12, atol=1e-18
     )
-    others = ("weight_decay", "teacher_momentum", "teacher_temp", "freeze_prototypes")
+    quick = replace(run, head_lr=5e-3)
+    assert [quick.now(step).lr for step in range(first)] == pytest.approx([10 * rate for rate in rates[:first]])
+    assert [quick.now(step).lr for step in range(first, run.total_steps)] == rates[first:]
+    momenta = [run.now(step).teacher_momentum for step in range(run.total_steps)]
+    assert set(momenta[:first]) == {1 - 4 / first} and 1 - 4 / first < momenta[first]  # the teacher's head comes along
+    slow = replace(run, objective=replace(run.objective, teacher_momentum=0.5))
+    assert slow.now(0).teacher_momentum == 0.5  # never slower than elsewhere
+    assert momenta[first:] == [schedule().now(step).teacher_momentum for step in range(first, run.total_steps)]
+    others = ("weight_decay", "teacher_temp", "freeze_prototypes")
     for step in range(run.total_steps):
         assert all(getattr(run.now(step), name) == getattr(schedule().now(step), name) for name in others)
