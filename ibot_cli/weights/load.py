@@ -11,7 +11,7 @@ from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
 from ibot_cli.weights.assembly import assemble
 from ibot_cli.weights.files import read_weights_file
-from ibot_cli.weights.folders import no_weights
+from ibot_cli.weights.folders import no_weights, only_file
 from ibot_cli.weights.layouts import beit, dinov2, huggingface, mae, native, official, ours, timm_files
 from ibot_cli.weights.layouts.folder import model_folder
 from ibot_cli.weights.layouts.found import Found
@@ -126,9 +126,12 @@ def _in_file(path: Path, which: Which, heads: int | None) -> Found:
 
 def _in_folder(path: Path, which: Which, heads: int | None) -> Found:
     layout = next((layout for layout in FOLDER_LAYOUTS if layout.matches(path)), None)
-    if layout is None:
+    if layout is not None:
+        return layout.read(path, which, heads)
+    file = only_file(path)
+    if file is None:
         raise no_weights(path)
-    return layout.read(path, which, heads)
+    return _in_file(file, which, heads)
 
 
 def _from_timm(name: str) -> LoadedBackbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from ibot_cli.errors import WeightsError
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.weights.load import load_weights
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "ibot_tiny_checkpoint.pth"
 
 
 def refusal(folder: Path) -> tuple[str, str]:
@@ -31,12 +34,21 @@ def test_no_run(tmp_path: Path) -> None:
     assert "Hugging Face" in hint
 
 
-def test_one_weights_file(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "teacher.pth").touch()
+def test_one_weights_file_is_meant(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN, tmp_path / "teacher.pth")
+    (tmp_path / "README.md").touch()
+    (tmp_path / ".teacher.pth.tmp").touch()
+    found, file = load_weights(str(tmp_path), heads=3), load_weights(str(GOLDEN), heads=3)
+    assert found.weights_hash == file.weights_hash
+    assert found.description == f"teacher of {tmp_path / 'teacher.pth'}"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_a_program_is_not_loaded(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
     message, hint = refusal(tmp_path)
-    assert "no config.yaml, and no config.json of a model either" in message
-    assert hint == f"It holds the weights file {tmp_path / 'teacher.pth'}; name that."
+    assert message == f"{tmp_path} holds {name}, which is for running, not for loading into a network."
+    assert hint == "Use the weights it was made from."
 
 
 def test_several_weights_files(tmp_path: Path) -> None:
