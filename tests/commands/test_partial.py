@@ -11,6 +11,7 @@ import torch
 
 from ibot_cli.core.backbone import build_backbone
 from ibot_cli.errors import WeightsError
+from ibot_cli.evaluate import predict
 from ibot_cli.train.finetune import prepare
 from ibot_cli.weights import load
 from tests.commands.conftest import Ibot
@@ -51,7 +52,8 @@ def test_every_command_hands_them_on(ibot: Ibot, monkeypatch: pytest.MonkeyPatch
         raise WeightsError("seen")
 
     monkeypatch.setattr(load, "load_weights", record)
-    monkeypatch.setattr(prepare, "load_weights", record)
+    for module in (prepare, predict):  # these have imported it already
+        monkeypatch.setattr(module, "load_weights", record)
     which = () if command == "predict" else ("--which", "student")
     done = ibot(command, "weights.pth", *ARGUMENTS[command], "--partial", "--heads", "2", *which)
     assert done.code == 1 and "error: seen" in done.err, done.err

@@ -229,6 +229,7 @@ def test_incomplete_folders(tmp_path: Path) -> None:
     save_file(tensors, weights)
     weights.write_bytes(weights.read_bytes()[:-100])
     refused("model.safetensors cannot be read: it is truncated")
+    save_file(tensors, weights)
     (tmp_path / "config.json").rename(tmp_path / "other.json")
     refused("no config.json")
     weights.unlink()
