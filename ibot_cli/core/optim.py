@@ -49,9 +49,7 @@ def layer_numbers(names: Sequence[str]) -> dict[str, int]:
         elif merging := re.match(r"backbone\.layers\.(\d+)\.", name):
             places[name] = int(merging[1]), -1
         else:
-            outside[name] = bool(
-                re.match(r"backbone\.(cls_token|register_tokens|pos_embed|masked_embed|patch_embed\.)", name)
-            )
+            outside[name] = bool(re.match(rf"backbone\.({_EMBEDDING})", name))
     before = {stage: sum(depths[s] for s in depths if s < stage) for stage in depths}
     last = sum(depths.values()) + 1
     numbers = {name: before[stage] + number + 1 for name, (stage, number) in places.items()}
