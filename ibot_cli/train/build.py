@@ -6,29 +6,18 @@ import torch
 
 from ibot_cli.config.schema import Config
 from ibot_cli.core import swin
-from ibot_cli.core.backbone import Backbone, build_backbone
+from ibot_cli.core.backbone import Backbone
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.core.objective import Network, Objective
 from ibot_cli.core.optim import build_optimizer
 from ibot_cli.core.targets import SumOverRanks, identity
+from ibot_cli.weights.shapes import BackboneShape
 
 
 def backbone_of(config: Config, mask_token: bool) -> Backbone:
     """A fresh backbone."""
-    model = config.model
-    return build_backbone(
-        arch=model.arch,
-        image_size=config.views.global_size,
-        channels=config.data.channels,
-        patch_size=model.patch_size,
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        window_size=model.window_size,
-        mask_token=mask_token,
-        registers=model.registers,
-    )
+    return BackboneShape.configured(config, mask_token).build()
 
 
 def network_of(config: Config, mask_token: bool) -> Network:

@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from ibot_cli.config.schema import Config
 from ibot_cli.core import swin, vit
 from ibot_cli.core.backbone import Backbone, build_backbone
 from ibot_cli.core.heads import Head
 from ibot_cli.errors import WeightsError
 
+_LARGEST, _DEEPEST = 65536, 999  # of what a file may say
 # Width to heads of published networks besides ours: huge, giant, gigantic (ViT, arXiv 2106.04560), DINOv2's giant, and
 # timm's medium. Not every width is 64 per head, so no other is guessed.
-_LARGEST, _DEEPEST = 65536, 999  # of what a file may say
 _OTHER_HEADS = {512: 8, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
 
 
@@ -34,6 +35,23 @@ class BackboneShape:
     window_size: int = 7
     mask_token: bool = False
     registers: int = 0
+
+    @classmethod
+    def configured(cls, config: Config, mask_token: bool) -> BackboneShape:
+        """That of a run of `ibot pretrain`."""
+        model = config.model
+        return cls(
+            arch=model.arch,
+            image_size=config.views.global_size,
+            channels=config.data.channels,
+            patch_size=model.patch_size,
+            width=model.width,
+            depth=model.depth,
+            heads=model.heads,
+            window_size=model.window_size,
+            mask_token=mask_token,
+            registers=model.registers,
+        )
 
     @classmethod
     def stated(cls, fields: Mapping[str, Any]) -> BackboneShape:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from ibot_cli.config.load import from_mapping
-from ibot_cli.config.schema import Config
 from ibot_cli.data.transform import normalisation
 from ibot_cli.errors import WeightsError
 from ibot_cli.runs import checkpoint
@@ -77,7 +76,7 @@ def read_checkpoint(found: checkpoint.Checkpoint, which: Which) -> Found:
     tensors: dict[str, Tensor] = state[which]
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
     return Found(
-        network=_configured_shape(config, mask_token=MASK_TOKEN in tensors),
+        network=BackboneShape.configured(config, mask_token=MASK_TOKEN in tensors),
         tensors=tensors,
         activation=config.head.activation,
         preparation=Preparation(
@@ -137,19 +136,3 @@ def _finetuned(found: checkpoint.Checkpoint) -> Found:
 def _run_of(path: Path) -> Path | None:
     run = path.parent.parent
     return run if path.parent.name == "checkpoints" and is_run(run) else None
-
-
-def _configured_shape(config: Config, mask_token: bool) -> BackboneShape:
-    model = config.model
-    return BackboneShape(
-        arch=model.arch,
-        image_size=config.views.global_size,
-        channels=config.data.channels,
-        patch_size=model.patch_size,
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        window_size=model.window_size,
-        mask_token=mask_token,
-        registers=model.registers,
-    )
