@@ -6,7 +6,7 @@ D token width, d bottleneck.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ibot_cli.core.batch import Batch
 from ibot_cli.core.ema import move_towards, shared_parameters
 from ibot_cli.core.heads import BatchNorm, Head, Prototypes
 from ibot_cli.core.losses import cross_view_loss, masked_patch_loss
+from ibot_cli.core.stats import SlotStats, Stats
 from ibot_cli.core.targets import SumOverRanks, centered_target, identity, sinkhorn_target
 
 
@@ -30,7 +31,17 @@ class Network(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """The schedules' values at one step."""
+    """The schedules' values at one step.
+
+    Attributes:
+        lr: Learning rate before the layers' own factors.
+        weight_decay: Of the parameters that are decayed.
+        teacher_temp: Of the class token's targets.
+        teacher_patch_temp: Of the patches' targets.
+        teacher_momentum: Share of the teacher that stays.
+        freeze_prototypes: Whether the prototype layer's gradient is dropped.
+        freeze_backbone: Whether only the head learns, and only the teacher's head follows.
+    """
 
     lr: float
     weight_decay: float
@@ -39,47 +50,6 @@ class Now:
     teacher_momentum: float
     freeze_prototypes: bool
     freeze_backbone: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotStats:
-    """Sums over the targets of one slot; a row is an image view (cls) or a masked patch (patch).
-
-    Attributes:
-        logit_sum: Sum of the teacher's scores over `logit_rows` rows, `[K]`: all image views, or *all* patches.
-        logit_rows: Rows behind `logit_sum`; 0 where no centre is kept.
-        prob_sum: Sum of the target distributions, `[K]`.
-        used: How often each prototype was the most likely one, `[K]`.
-        entropy: Sum of the targets' entropies, in nats.
-        rows: Rows behind the last three.
-    """
-
-    logit_sum: Tensor
-    logit_rows: Tensor
-    prob_sum: Tensor
-    used: Tensor
-    entropy: Tensor
-    rows: Tensor
-
-    @classmethod
-    def zero(cls, num: int, device: torch.device | str = "cpu") -> SlotStats:
-        """The sum of nothing, for `num` prototypes."""
-        sizes = {"logit_sum": (num,), "prob_sum": (num,), "used": (num,)}
-        return cls(**{f.name: torch.zeros(sizes.get(f.name, ()), device=device) for f in fields(cls)})
-
-    def __add__(self, other: SlotStats) -> SlotStats:
-        return SlotStats(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
-    def summed(self, sum_over_ranks: SumOverRanks) -> SlotStats:
-        """The sum over all processes, with one exchange."""
-        values = [getattr(self, f.name) for f in fields(self)]
-        flat = sum_over_ranks(torch.cat([v.reshape(-1) for v in values]))
-        parts = flat.split([v.numel() for v in values])
-        return SlotStats(**{f.name: p.view_as(v) for f, p, v in zip(fields(self), parts, values, strict=True)})
-
-
-Stats = dict[str, SlotStats]
-"""Slot name to its sums; only the slots in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,15 +212,15 @@ class Objective(nn.Module):
         cls = patch = assignment = None
         if self.slots["cls"] == "online":
             cls = self._distribution(cls_logits, self.center, now.teacher_temp)
-            stats["cls"] = _stats(cls, cls_logits.sum(0), len(cls_logits))
+            stats["cls"] = SlotStats.of(cls, cls_logits.sum(0), len(cls_logits))
             assignment = cls_logits[:num_images].argmax(-1)
             cls = cls.unflatten(0, (num_global, num_images))
         if self.slots["patch"] == "online":
             patch = self._distribution(patch_logits, self.patch_center, now.teacher_patch_temp)
             if patch_sum is None:
-                stats["patch"] = _stats(patch, torch.zeros_like(self.patch_center[0]), 0)
+                stats["patch"] = SlotStats.of(patch, torch.zeros_like(self.patch_center[0]), 0)
             else:
-                stats["patch"] = _stats(patch, _scores_of_sum(head.patch_layer, patch_sum), batch.mask.numel())
+                stats["patch"] = SlotStats.of(patch, _scores_of_sum(head.patch_layer, patch_sum), batch.mask.numel())
         return Targets(cls=cls, patch=patch, assignment=assignment, stats=stats)
 
     def _masked(self, batch: Batch) -> Tensor:
@@ -313,17 +283,3 @@ def _scores_of_sum(layer: Prototypes, bottleneck_sum: Tensor) -> Tensor:
     """Prototype scores `[K]` of a summed bottleneck `[d]`, in float32 whatever the autocast."""
     with torch.autocast(bottleneck_sum.device.type, enabled=False):
         return layer.weight() @ bottleneck_sum
-
-
-def _stats(target: Tensor, logit_sum: Tensor, logit_rows: int) -> SlotStats:
-    """Sums over the rows of `target`, `[R, K]`."""
-    used = torch.zeros_like(target[:1]).squeeze(0) if len(target) else target.new_zeros(target.shape[-1])
-    ones = target.new_ones(len(target))
-    return SlotStats(
-        logit_sum=logit_sum,
-        logit_rows=target.new_tensor(float(logit_rows)),
-        prob_sum=target.sum(0),
-        used=used.index_add(0, target.argmax(-1), ones),
-        entropy=-torch.xlogy(target, target).sum(),
-        rows=target.new_tensor(float(len(target))),
-    )

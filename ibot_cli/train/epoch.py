@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibot_cli.core.objective import SlotStats, Stats
+from ibot_cli.core.stats import SlotStats, Stats
 from ibot_cli.train.health import SlotHealth, slot_health
 
 

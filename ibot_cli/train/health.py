@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ibot_cli.core.objective import SlotStats
+from ibot_cli.core.stats import SlotStats
 
 UNIFORM = 0.98
 FEW_PROTOTYPES = 0.01

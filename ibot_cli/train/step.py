@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ibot_cli.core.batch import Batch
-from ibot_cli.core.objective import Now, Objective, Outcome, Stats
+from ibot_cli.core.objective import Now, Objective, Outcome
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
+from ibot_cli.core.stats import Stats
 
 
 @dataclass(frozen=True, kw_only=True)

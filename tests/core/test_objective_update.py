@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.core.backbone import drop_path_factors
-from ibot_cli.core.objective import SlotStats
+from ibot_cli.core.stats import SlotStats
 from tests import reference
 from tests.core import tiny
 from tests.core.plain_objective import all_scores, close, expected_targets

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from ibot_cli.core.objective import SlotStats
+from ibot_cli.core.stats import SlotStats
 from ibot_cli.train.epoch import EpochSums
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ibot_cli.core.objective import SlotStats
+from ibot_cli.core.stats import SlotStats
 from ibot_cli.train.health import PATIENCE_EPOCHS, SlotHealth, Watch, slot_health, verdict
 
 
