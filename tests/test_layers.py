@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "ibot_cli"
 # Bottom first; a part may import itself and what stands in a lower row.
 ROWS = (
-    ("errors", "distributed"),
+    ("errors", "distributed", "durable"),
+    ("cache_folder",),
     ("console", "options"),
     ("progress",),
     ("config", "core"),

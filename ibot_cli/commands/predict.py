@@ -48,10 +48,10 @@ def predict(
         raise UsageError(f"--out {out} says neither .csv nor .json.", "The end of the name decides what is written.")
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"There is no folder {out.parent} for --out.", "Make it first, or choose another place.")
+    from ibot_cli.durable import write_atomically
     from ibot_cli.evaluate import predict as library
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.progress import stage_bars
-    from ibot_cli.runs.durable import write_atomically
     from ibot_cli.train.machine import choose_device
 
     chosen = choose_device(None if device == "auto" else device)

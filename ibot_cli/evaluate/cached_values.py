@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ibot_cli import __version__, distributed
+from ibot_cli.durable import finite, write_json
 from ibot_cli.errors import UsageError
 from ibot_cli.evaluate.processes import connect
-from ibot_cli.runs.durable import finite, write_json
 
 DEFAULT_GIB = 20.0
 _LIMIT = "IBOT_CACHE_GIB"

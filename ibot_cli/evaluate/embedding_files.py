@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ibot_cli.durable import finite, write_atomically
 from ibot_cli.errors import UsageError
-from ibot_cli.runs.durable import finite, write_atomically
 
 FORMATS = (".npy", ".parquet", ".safetensors")
 ROWS_PER_GROUP = 16_384

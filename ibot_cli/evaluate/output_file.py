@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ibot_cli.durable import write_atomically
 from ibot_cli.errors import DataError, UsageError
-from ibot_cli.runs.durable import write_atomically
 
 
 def check_output(path: Path, option: str, ending: str) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ibot_cli.durable import remove_leftovers, sync_directory, write_atomically
 from ibot_cli.errors import RunError
-from ibot_cli.runs.durable import remove_leftovers, sync_directory, write_atomically
 
 FORMAT_VERSION = 1
 KIND = "ibot-checkpoint"

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ibot_cli.durable import append_json, remove_leftovers, write_atomically, write_json
 from ibot_cli.errors import RunError
-from ibot_cli.runs.durable import append_json, remove_leftovers, write_atomically, write_json
 from ibot_cli.runs.lock import RunLock
 
 LOCK_NAME = ".lock"

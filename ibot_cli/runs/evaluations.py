@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli import __version__, console
+from ibot_cli.durable import append_json, finite
 from ibot_cli.errors import RunError
 from ibot_cli.runs.directory import is_run
-from ibot_cli.runs.durable import append_json, finite
 
 NAME = "evaluations.jsonl"
 MAX_CORRECT = 1_000_000

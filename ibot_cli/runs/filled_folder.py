@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ibot_cli.durable import sync_directory, sync_files
 from ibot_cli.errors import DataError, IBotError
-from ibot_cli.runs.durable import sync_directory, sync_files
 
 _ABANDONED = 24 * 60 * 60  # seconds
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ibot_cli.durable import finite, write_atomically
 from ibot_cli.errors import RunError
-from ibot_cli.runs.durable import finite, write_atomically
 
 
 class MetricsLog:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.durable import write_atomically
 from ibot_cli.errors import DataError, UsageError
 from ibot_cli.evaluate.cluster.result import Clustering, Grouping
-from ibot_cli.runs.durable import write_atomically
 from ibot_cli.visualize.sheets import picture_sheet
 
 RIGHT, WRONG = "#2a9d5c", "#d1495b"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ibot_cli.durable import write_atomically
 from ibot_cli.errors import UsageError
-from ibot_cli.runs.durable import write_atomically
 from ibot_cli.visualize.drawing import Drawing, Label, Line, Mark, Point, Shape, pixels, svg
 
 COLOURS = ("#1f6fb4", "#c2571a", "#2e8b57", "#7d4fa3", "#b0344d", "#4a5568")

@@ -8,8 +8,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from ibot_cli.cli import app
+from ibot_cli.durable import write_json
 from ibot_cli.errors import RunError, UsageError
-from ibot_cli.runs.durable import write_json
 from ibot_cli.runs.metrics import MetricsLog
 from tests.evaluate.records import add, add_cluster, add_knn, new_run
 

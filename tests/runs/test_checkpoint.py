@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ibot_cli import durable
 from ibot_cli.errors import RunError
-from ibot_cli.runs import checkpoint, durable
+from ibot_cli.runs import checkpoint
 from ibot_cli.runs.checkpoint import CheckpointStore, UnreadableCheckpointError
 
 

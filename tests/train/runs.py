@@ -110,7 +110,7 @@ def signal_after(step: int, number: int) -> None:
 
 def kill_before_rename(count: int) -> None:
     """From now on this process dies between the writing and the renaming of its checkpoint number `count`."""
-    from ibot_cli.runs import durable
+    from ibot_cli import durable
 
     original, seen = durable.rename, [0]
 

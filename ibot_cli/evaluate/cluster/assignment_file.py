@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from ibot_cli.durable import write_atomically
 from ibot_cli.errors import DataError, UsageError
 from ibot_cli.evaluate.cluster.images import class_names
 from ibot_cli.evaluate.cluster.result import Clustering
-from ibot_cli.runs.durable import write_atomically
 
 
 def check_assignment_file(path: Path) -> None:

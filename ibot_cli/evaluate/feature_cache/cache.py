@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from ibot_cli.durable import write_json
 from ibot_cli.errors import RunError
 from ibot_cli.evaluate.cached_values import cache_directory
 from ibot_cli.evaluate.feature_cache.entry import DiskStore
 from ibot_cli.evaluate.feature_cache.key import FeatureKey
 from ibot_cli.evaluate.feature_cache.store import Layout, missing
-from ibot_cli.runs.durable import write_json
 from ibot_cli.runs.lock import RunLock
 
 _HEADER, _LOCK, _TRASH = "header.json", "lock", ".removed-"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from ibot_cli.durable import write_atomically, write_json
 from ibot_cli.errors import UsageError, WeightsError
 from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.runs.directory import is_run
-from ibot_cli.runs.durable import write_atomically, write_json
 from ibot_cli.runs.filled_folder import filled_folder
 from ibot_cli.visualize.attention.figure import attention_figure
 from ibot_cli.visualize.attention.maps import (

@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ibot_cli import __version__
+from ibot_cli.durable import write_atomically
 from ibot_cli.errors import RunError, UsageError
-from ibot_cli.runs.durable import write_atomically
 from ibot_cli.visualize.pages import numbers
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ibot_cli import __version__
 from ibot_cli.data.sources import Source
-from ibot_cli.runs.durable import finite, write_atomically
+from ibot_cli.durable import finite, write_atomically
 from ibot_cli.runs.evaluations import run_of
 from ibot_cli.runs.filled_folder import filled_folder
 from ibot_cli.visualize.figure_folder import MADE_BY, check_figure_folder

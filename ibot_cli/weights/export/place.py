@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ibot_cli.durable import sync_directory, sync_files
 from ibot_cli.errors import ExportError, UsageError
-from ibot_cli.runs.durable import sync_directory, sync_files
 from ibot_cli.runs.filled_folder import filled_folder, unfinished_folder
 from ibot_cli.weights.export.card import CARD
 from ibot_cli.weights.export.form import Form

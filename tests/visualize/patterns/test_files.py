@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ibot_cli.durable import finite
 from ibot_cli.errors import UsageError
-from ibot_cli.runs.durable import finite
 from ibot_cli.visualize.patterns import files
 from ibot_cli.visualize.patterns.files import check_pattern_folder, default_folder, pattern_numbers, write_patterns
 from tests.visualize.patterns.paintings import COMPARISON, RAGGED, UNLABELLED, find, other

@@ -7,8 +7,8 @@ from typing import Any
 
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import resolve, to_yaml
+from ibot_cli.durable import write_json
 from ibot_cli.runs.directory import RunDirectory
-from ibot_cli.runs.durable import write_json
 from ibot_cli.runs.metrics import MetricsLog
 
 STEPS = 20  # of an epoch

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ibot_cli.runs import durable
+from ibot_cli import durable
 
 
 def test_replaces_the_content_and_leaves_nothing_else(tmp_path: Path) -> None:
