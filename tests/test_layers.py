@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "ibot_cli"
 ROWS = (
     ("errors", "distributed", "durable"),
     ("cache_folder",),
-    ("console", "options"),
+    ("console", "lock", "options"),
     ("progress",),
     ("config", "core"),
     ("data",),

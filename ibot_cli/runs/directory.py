@@ -19,7 +19,7 @@ from typing import Any
 
 from ibot_cli.durable import append_json, remove_leftovers, write_atomically, write_json
 from ibot_cli.errors import RunError
-from ibot_cli.runs.lock import RunLock
+from ibot_cli.lock import FolderLock
 
 LOCK_NAME = ".lock"
 
@@ -71,7 +71,7 @@ class RunDirectory:
             )
         return cls(path)
 
-    def lock(self) -> RunLock:
+    def lock(self) -> FolderLock:
         """Keep everybody else out until the returned lock is released or the process ends.
 
         Also removes temporary files that a killed process left.
@@ -79,7 +79,7 @@ class RunDirectory:
         Raises:
             RunError: The run is in use; the message names the process.
         """
-        lock = RunLock(self.path / LOCK_NAME)
+        lock = FolderLock(self.path / LOCK_NAME)
         for directory in (self.path, self.checkpoints):
             remove_leftovers(directory)
         return lock

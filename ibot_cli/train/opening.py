@@ -9,8 +9,8 @@ from ibot_cli import distributed
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.probe import DataSummary
 from ibot_cli.errors import DataError, RunError
+from ibot_cli.lock import FolderLock
 from ibot_cli.runs.directory import RunDirectory, check_can_create
-from ibot_cli.runs.lock import RunLock
 
 
 def check_place(out: Path) -> None:
@@ -32,7 +32,9 @@ def check_place(out: Path) -> None:
         raise RunError(*problem)
 
 
-def open_run(out: Path, resume: bool, describe: Callable[[RunDirectory], None]) -> tuple[RunDirectory, RunLock | None]:
+def open_run(
+    out: Path, resume: bool, describe: Callable[[RunDirectory], None]
+) -> tuple[RunDirectory, FolderLock | None]:
     """The run directory and, in process 0, its lock; nothing is written in it before the lock is held.
 
     Args:

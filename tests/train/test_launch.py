@@ -11,11 +11,10 @@ import pytest
 import torch
 import yaml
 
-from ibot_cli import __version__
+from ibot_cli import __version__, lock
 from ibot_cli.config.load import from_mapping, to_yaml
 from ibot_cli.data.sources import open_source
 from ibot_cli.errors import ConfigError, DataError, RunError
-from ibot_cli.runs import lock
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.train.launch import Prepared, execute, prepare
 from ibot_cli.train.reporter import Silent
@@ -135,7 +134,7 @@ def test_nothing_is_written_before_the_lock_is_held(images: Path, tmp_path: Path
 
 
 def test_the_lock_is_given_back(finished: Path) -> None:
-    lock.RunLock(finished / ".lock").release()
+    lock.FolderLock(finished / ".lock").release()
 
 
 MAY_CHANGE = (

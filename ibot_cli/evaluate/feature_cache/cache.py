@@ -18,11 +18,11 @@ import torch
 
 from ibot_cli.durable import write_json
 from ibot_cli.errors import RunError
-from ibot_cli.evaluate.cached_values import cache_directory
+from ibot_cli.cache_folder import cache_folder
 from ibot_cli.evaluate.feature_cache.entry import DiskStore
 from ibot_cli.evaluate.feature_cache.key import FeatureKey
 from ibot_cli.evaluate.feature_cache.store import Layout, missing
-from ibot_cli.runs.lock import RunLock
+from ibot_cli.lock import FolderLock
 
 _HEADER, _LOCK, _TRASH = "header.json", "lock", ".removed-"
 
@@ -41,10 +41,10 @@ class FeatureCache:
 
     def __init__(self, key: FeatureKey, layout: Layout, dtype: torch.dtype) -> None:
         self.notes: list[str] = []
-        self.root = cache_directory() / "features"
+        self.root = cache_folder("features")
         self.directory = self.root / key.digest
         self._key, self._layout, self._dtype = key, layout, dtype
-        self._lock: RunLock | None = None
+        self._lock: FolderLock | None = None
 
     @property
     def writable(self) -> bool:
@@ -107,7 +107,7 @@ class FeatureCache:
         """Lock the entry and read it again; without a lock, what can be read of it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = RunLock(self.directory / _LOCK)
+            self._lock = FolderLock(self.directory / _LOCK)
         except RunError:
             self.notes.append(
                 f"Another process is caching the features of {self._key.name}, so they were computed without the cache."
@@ -221,7 +221,7 @@ def _used(entry: Path) -> int:
 def _remove(entry: Path) -> bool:
     """Remove an entry that nobody writes; what reads it can go on."""
     try:
-        with RunLock(entry / _LOCK):
+        with FolderLock(entry / _LOCK):
             trash = entry.with_name(f"{_TRASH}{os.getpid()}-{entry.name}")
             entry.rename(trash)
     except (OSError, RunError):

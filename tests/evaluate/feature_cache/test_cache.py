@@ -15,11 +15,11 @@ import torch
 
 from ibot_cli.data.sources import open_source
 from ibot_cli.errors import UsageError
-from ibot_cli.evaluate.cached_values import cache_directory
+from ibot_cli.cache_folder import cache_folder
 from ibot_cli.evaluate.feature_cache import entry as feature_entry
 from ibot_cli.evaluate.feature_cache import key as feature_key
 from ibot_cli.evaluate.features import feature_pass
-from ibot_cli.runs.lock import RunLock
+from ibot_cli.lock import FolderLock
 from tests.evaluate.images import write_folder
 from tests.evaluate.passes import ALL_PARTS, BATCH, EVERYTHING, NUM, Pictures, counted, loaded, run, same
 from tests.train.runs import in_child
@@ -28,7 +28,7 @@ BLOCK = 2 * BATCH  # 37 images in batches of 2 make blocks of 2 batches
 
 
 def entries() -> list[Path]:
-    root = cache_directory() / "features"
+    root = cache_folder("features")
     return sorted(root.iterdir()) if root.exists() else []
 
 
@@ -318,7 +318,7 @@ def test_while_another_process_writes_there_is_no_cache() -> None:
     with pytest.raises(Stop):
         run(loaded(), progress=stopping(2 * BLOCK))
     again = loaded()
-    with RunLock(only() / "lock"):
+    with FolderLock(only() / "lock"):
         found = run(again)
     assert found.notes == (
         "Another process is caching the features of pictures, so they were computed without the cache.",
@@ -331,7 +331,7 @@ def test_while_another_process_writes_there_is_no_cache() -> None:
 def test_a_complete_entry_needs_no_lock() -> None:
     run(loaded())
     again = loaded()
-    with RunLock(only() / "lock"):
+    with FolderLock(only() / "lock"):
         assert run(again).notes == () and counted(again) == 0
 
 
@@ -454,14 +454,14 @@ def test_an_entry_in_use_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None
     run(loaded(1))
     (busy,) = entries()
     monkeypatch.setenv("IBOT_CACHE_GIB", "0.000001")
-    with RunLock(busy / "lock"):
+    with FolderLock(busy / "lock"):
         run(loaded())
     assert entries() == [busy]
 
 
 def test_what_a_killed_removal_left_goes_too() -> None:
     run(loaded())
-    left = cache_directory() / "features" / ".removed-1-x"
+    left = cache_folder("features") / ".removed-1-x"
     left.mkdir()
     (left / "cls@1.f32").write_text("rest")
     run(loaded(1))

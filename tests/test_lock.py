@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ibot_cli import lock as lock_module
 from ibot_cli.errors import RunError
-from ibot_cli.runs import lock as lock_module
-from ibot_cli.runs.lock import RunLock
+from ibot_cli.lock import FolderLock
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -22,17 +22,17 @@ def any_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_second_user_is_refused_with_the_pid(tmp_path: Path, any_kind: str) -> None:
-    with RunLock(tmp_path / ".lock"), pytest.raises(RunError) as caught:
-        RunLock(tmp_path / ".lock")
+    with FolderLock(tmp_path / ".lock"), pytest.raises(RunError) as caught:
+        FolderLock(tmp_path / ".lock")
     assert f"{tmp_path} is in use by process {os.getpid()} on {socket.gethostname()}" in caught.value.message
     assert caught.value.hint is not None and str(tmp_path / ".lock") in caught.value.hint
 
 
 def test_released_lock_can_be_taken_again(tmp_path: Path, any_kind: str) -> None:
-    first = RunLock(tmp_path / ".lock")
+    first = FolderLock(tmp_path / ".lock")
     first.release()
     first.release()
-    with RunLock(tmp_path / ".lock"):
+    with FolderLock(tmp_path / ".lock"):
         pass
 
 
@@ -40,11 +40,11 @@ def test_released_lock_can_be_taken_again(tmp_path: Path, any_kind: str) -> None
 def test_lock_of_a_killed_process_does_not_block(tmp_path: Path, any_kind: str) -> None:
     child = os.fork()
     if child == 0:
-        RunLock(tmp_path / ".lock")
+        FolderLock(tmp_path / ".lock")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert (tmp_path / ".lock").read_text().split()[0] == str(child)
-    with RunLock(tmp_path / ".lock"):
+    with FolderLock(tmp_path / ".lock"):
         pass
 
 
@@ -52,7 +52,7 @@ def test_lock_of_a_killed_process_does_not_block(tmp_path: Path, any_kind: str) 
 def test_surviving_workers_of_a_killed_process_do_not_hold_the_lock(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     started, say_started = os.pipe()
-    lock = RunLock(tmp_path / ".lock")
+    lock = FolderLock(tmp_path / ".lock")
     worker = os.fork()
     if worker == 0:
         os.close(writing)
@@ -62,12 +62,12 @@ def test_surviving_workers_of_a_killed_process_do_not_hold_the_lock(tmp_path: Pa
         os._exit(0)
     os.read(started, 1)
     with pytest.raises(RunError):
-        RunLock(tmp_path / ".lock")
+        FolderLock(tmp_path / ".lock")
     os.close(lock._descriptor)  # what a kill does: the file closes without an unlock
     lock_module._held.discard(lock._descriptor)
     lock._descriptor = -1
     try:
-        RunLock(tmp_path / ".lock").release()
+        FolderLock(tmp_path / ".lock").release()
     finally:
         os.close(writing)
         os.waitpid(worker, 0)
@@ -79,7 +79,7 @@ def test_without_flock_a_lock_from_another_host_counts(tmp_path: Path, monkeypat
     monkeypatch.setattr(lock_module, "fcntl", None)
     (tmp_path / ".lock").write_text("1 elsewhere\n")
     with pytest.raises(RunError, match="process 1 on elsewhere"):
-        RunLock(tmp_path / ".lock")
+        FolderLock(tmp_path / ".lock")
 
 
 def test_file_system_without_flock_uses_existence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +90,6 @@ def test_file_system_without_flock_uses_existence(tmp_path: Path, monkeypatch: p
         raise OSError(95, "not supported")
 
     monkeypatch.setattr(lock_module.fcntl, "flock", unsupported)
-    with RunLock(tmp_path / ".lock"), pytest.raises(RunError, match="in use"):
-        RunLock(tmp_path / ".lock")
+    with FolderLock(tmp_path / ".lock"), pytest.raises(RunError, match="in use"):
+        FolderLock(tmp_path / ".lock")
     assert not (tmp_path / ".lock").exists()

@@ -1,4 +1,4 @@
-"""One user at a time per run directory; a killed process never blocks the next one."""
+"""One user at a time per folder; a killed process never blocks the next one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:  # Windows
 _held: set[int] = set()
 
 
-class RunLock:
+class FolderLock:
     """An exclusive lock on a file, held until `release` or until the process ends, however it ends.
 
     The kernel's `flock` decides; the pid and host inside the file are for people. Where the file system has no
@@ -52,7 +52,7 @@ class RunLock:
         if self._exclusive_file:
             self.path.unlink(missing_ok=True)
 
-    def __enter__(self) -> RunLock:
+    def __enter__(self) -> FolderLock:
         return self
 
     def __exit__(self, *_: object) -> None:
