@@ -15,7 +15,8 @@ from ibot_cli.config.schema import RuntimeConfig, setting
 class FinetuneDataConfig:
     """How the images become numbers; auto takes what the weights were trained with."""
 
-    channels: Literal[1, 3] | None = setting(None, "Colour channels that the network sees.", auto=True)
+    channels: int | None = setting(None, "Channels that the network sees.", low=1, auto=True)
+    bits: Literal[8, 16] | None = setting(None, "Bits per level that are kept of the files.", auto=True)
     mean: tuple[float, ...] | None = setting(None, "Mean per channel after scaling to 0..1.", low=0, high=1, auto=True)
     std: tuple[float, ...] | None = setting(None, "Standard deviation per channel.", above=0, high=1, auto=True)
     eval_crop_ratio: float = setting(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
@@ -98,8 +97,8 @@ def as_loaded(config: FinetuneConfig, loaded: LoadedBackbone) -> FinetuneConfig:
             f"data.channels = {data.channels}, but {loaded.description} sees {loaded.channels}.",
             "Leave data.channels at auto.",
         )
-    channels: Literal[1, 3] = 1 if loaded.channels == 1 else 3
-    data = replace(data, channels=channels, mean=data.mean or tuple(loaded.mean), std=data.std or tuple(loaded.std))
+    data = replace(data, channels=loaded.channels)
+    data = replace(data, mean=data.mean or tuple(loaded.mean), std=data.std or tuple(loaded.std))
     model = replace(config.model, image_size=config.model.image_size or loaded.image_size)
     return replace(config, data=data, model=model)
 
