@@ -16,7 +16,7 @@ class FinetuneDataConfig:
     """How the images become numbers; auto takes what the weights were trained with."""
 
     channels: int | None = setting(None, "Channels that the network sees.", low=1, auto=True)
-    bits: Literal[8, 16] | None = setting(None, "Bits per level that are kept of the files.", auto=True)
+    bits: Literal[8, 16] | None = setting(None, "Bits of a level that are kept.", auto=True)
     mean: tuple[float, ...] | None = setting(None, "Mean per channel after scaling to 0..1.", low=0, high=1, auto=True)
     std: tuple[float, ...] | None = setting(None, "Standard deviation per channel.", above=0, high=1, auto=True)
     eval_crop_ratio: float = setting(

@@ -41,7 +41,7 @@ class DataConfig:
     """Where the images come from and how they become numbers."""
 
     channels: int = setting(
-        3, "Channels that the network sees: 1 grey, 3 colour, others as the files have them.", low=1
+        3, "Channels that the network sees: 1 grey, 3 colour, others as files have them.", low=1
     )
     bits: Literal[8, 16] = setting(
         8, "Bits per level that are kept; 16 for microscopy or satellite files of 12-16 bits."
