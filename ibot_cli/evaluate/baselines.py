@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.evaluate.batches import Transform
-from ibot_cli.evaluate.cached_values import cache_directory, cached_value
+from ibot_cli.evaluate.cached_values import cached_value
 from ibot_cli.evaluate.features import extract
 from ibot_cli.evaluate.knn.vote import accuracy, knn_vote
 from ibot_cli.evaluate.labelled import Labelled
@@ -26,7 +26,6 @@ __all__ = [
     "Baselines",
     "Pixels",
     "baseline_index",
-    "cache_directory",
     "cached",
     "cached_value",
     "measure_baselines",

@@ -1,23 +1,18 @@
-"""Small results that are worth keeping between calls, and where caches lie."""
+"""Small results that are worth keeping between calls."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ibot_cli import __version__, distributed
+from ibot_cli.cache_folder import cache_folder, cache_limit
 from ibot_cli.durable import finite, write_json
-from ibot_cli.errors import UsageError
 from ibot_cli.evaluate.processes import connect
-
-DEFAULT_GIB = 20.0
-_LIMIT = "IBOT_CACHE_GIB"
 
 
 def cached_value(kind: str, key: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -32,7 +27,7 @@ def cached_value(kind: str, key: str, measure: Callable[[], Mapping[str, Any]]) 
         measure: Called when the cache has no answer; gives plain data.
     """
     digest = hashlib.sha256(f"{__version__}\n{key}".encode()).hexdigest()
-    path = cache_directory() / kind / f"{digest}.json"
+    path = cache_folder(kind) / f"{digest}.json"
     enabled = cache_limit() > 0
     connect()
     value: dict[str, Any] | None = distributed.agree(_stored(path, key) if enabled else None)
@@ -51,27 +46,3 @@ def _stored(path: Path, key: str) -> dict[str, Any] | None:
         if stored["key"] == key and isinstance(stored["value"], dict):
             return dict(stored["value"])
     return None
-
-
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/ibot`, or `~/.cache/ibot`."""
-    stated = os.environ.get("XDG_CACHE_HOME")
-    return (Path(stated) if stated else Path.home() / ".cache") / "ibot"
-
-
-def cache_limit() -> int:
-    """Bytes that the cache of features may take, from `$IBOT_CACHE_GIB`; 0 is no cache at all.
-
-    Raises:
-        UsageError: It is not a number of at least 0.
-    """
-    text = os.environ.get(_LIMIT, "").strip()
-    try:
-        gib = float(text) if text else DEFAULT_GIB
-    except ValueError:
-        gib = -1.0
-    if not (math.isfinite(gib) and gib >= 0):
-        raise UsageError(
-            f"{_LIMIT}={text} is not a number of GiB.", f"The default is {DEFAULT_GIB:.0f}; 0 is no cache."
-        )
-    return round(gib * 2**30)

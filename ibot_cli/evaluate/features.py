@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ibot_cli import distributed
+from ibot_cli.cache_folder import cache_limit
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.evaluate.batches import Batch, Transform, default_workers, read_batches
-from ibot_cli.evaluate.cached_values import cache_limit
 from ibot_cli.evaluate.feature_cache.cache import FeatureCache
 from ibot_cli.evaluate.feature_cache.key import feature_key
 from ibot_cli.evaluate.feature_cache.shared_store import SharedStore

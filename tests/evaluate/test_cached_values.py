@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from ibot_cli.cache_folder import cache_folder
 from ibot_cli.evaluate import cached_values
-from ibot_cli.evaluate.cached_values import cache_directory, cache_limit, cached_value
+from ibot_cli.evaluate.cached_values import cached_value
 
 VALUE: Mapping[str, Any] = {"top1": 0.5, "seeds": (0.25, float("nan")), "name": "é"}
 STORED = {"top1": 0.5, "seeds": [0.25, None], "name": "é"}
@@ -25,7 +26,7 @@ def measured(key: str = "key", kind: str = "kind") -> int:
 
 
 def only() -> Path:
-    (path,) = (cache_directory() / "kind").iterdir()
+    (path,) = (cache_folder("kind")).iterdir()
     return path
 
 
@@ -67,16 +68,4 @@ def test_without_a_place_for_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IBOT_CACHE_GIB", "0")
-    assert (measured(), measured()) == (1, 1) and not cache_directory().exists()
-
-
-@pytest.mark.parametrize(("text", "size"), [("", 20 * 2**30), ("0", 0), (" 2.5 ", 5 * 2**29)])
-def test_limit(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IBOT_CACHE_GIB", text)
-    assert cache_limit() == size
-
-
-def test_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_directory() == tmp_path / "default-cache" / "ibot"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_directory() == Path.home() / ".cache" / "ibot"
+    assert (measured(), measured()) == (1, 1) and not cache_folder().exists()

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from ibot_cli.cache_folder import cache_folder
 from ibot_cli.durable import write_json
 from ibot_cli.errors import RunError
-from ibot_cli.cache_folder import cache_folder
 from ibot_cli.evaluate.feature_cache.entry import DiskStore
 from ibot_cli.evaluate.feature_cache.key import FeatureKey
 from ibot_cli.evaluate.feature_cache.store import Layout, missing

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from ibot_cli.cache_folder import cache_folder
 from ibot_cli.data.sources import open_source
 from ibot_cli.errors import UsageError
-from ibot_cli.cache_folder import cache_folder
 from ibot_cli.evaluate.feature_cache import entry as feature_entry
 from ibot_cli.evaluate.feature_cache import key as feature_key
 from ibot_cli.evaluate.features import feature_pass

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from ibot_cli import distributed
-from ibot_cli.evaluate.cached_values import cache_directory, cached_value
+from ibot_cli.cache_folder import cache_folder
+from ibot_cli.evaluate.cached_values import cached_value
 from ibot_cli.evaluate.feature_cache.entry import DiskStore
 from tests.evaluate.feature_cache.test_cache import Stop, stopping
 from tests.evaluate.passes import EVERYTHING, NUM, Pictures, counted, loaded, run
@@ -127,7 +128,7 @@ def test_without_a_cache(tmp_path: Path, precision: str) -> None:
     found = both(tmp_path, cache=False, precision=precision)
     check(found, precision=precision)
     assert [one["counted"] for one in found] == [20 - 1, 17 - 4]
-    assert not cache_directory().exists()
+    assert not cache_folder().exists()
 
 
 def test_what_one_process_began_two_finish(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_disk_that_is_full_for_one(tmp_path: Path) -> None:
         both(tmp_path, full_disk),
         ("The features could not be written to the cache and were not kept: No space left on device.",),
     )
-    assert list((cache_directory() / "features").iterdir()) == []
+    assert list((cache_folder("features")).iterdir()) == []
 
 
 @pytest.mark.parametrize("complete", [False, True])
