@@ -1,132 +1,111 @@
-"""Flip, colour jitter, grey, blur and solarisation, on Pillow images.
+"""Flip, colour jitter, grey, blur, solarisation and normalisation of whole batches, on the training device.
 
-The operations and their order are the published ones; results are pixel-identical to torchvision's on Pillow images.
-For grey images saturation, hue and grey are identities and are left out.
+Every view has its own parameters. What happens to which view is known on the host, so that nothing is read back from
+the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from operator import mul
-from typing import NamedTuple
 
-from PIL import Image, ImageFilter
+import torch
+from torch import Tensor
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-NUM_DRAWS = 14
-LEVELS = range(256)
-SMALL = 4096
+from ibot_cli.data.changes import (  # noqa: F401
+    BLUR_RADIUS,
+    BRIGHTNESS,
+    CONTRAST,
+    FLIP,
+    GRAY,
+    HUE,
+    JITTER,
+    NUM_DRAWS,
+    SATURATION,
+    SOLARIZE,
+    Changes,
+    Strengths,
+    draw_changes,
+)
+from ibot_cli.data.gray import apply_changes  # noqa: F401
 
-
-class Strengths(NamedTuple):
-    """How strongly and how often one kind of view is changed; the fields of `ViewsConfig` of the same names."""
-
-    flip_prob: float
-    jitter_prob: float
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    gray_prob: float
-    blur_prob: float
-    blur_radius: tuple[float, float]
-    solarize_prob: float
+LUMA = (0.299, 0.587, 0.114)
 
 
-class Changes(NamedTuple):
-    """What happens to one view.
+def finish_views(
+    levels: Tensor,
+    changes: Tensor,
+    *,
+    threshold: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Change and normalise views of one size.
 
-    Attributes:
-        flip: Whether it is mirrored.
-        jitter: (operation, factor) in the order of application; hue factors are turns.
-        gray: Whether it becomes grey.
-        blur_radius: Of the Gaussian blur in pixels, or 0 for none.
-        solarize: Whether levels at or above the threshold are inverted.
+    Args:
+        levels: uint8 or uint16 `[n, H, W, C]`, on any device.
+        changes: float32 `[n, COLUMNS]` on the CPU, of `pack_changes`.
+        threshold: Of solarisation, in levels of 0..255.
+        mean: Per channel, after scaling to 0..1.
+        std: Per channel.
+        dtype: Of the result; the arithmetic is float32.
+
+    Returns:
+        `[n, C, H, W]` on the device of `levels`, contiguous.
     """
-
-    flip: bool
-    jitter: tuple[tuple[int, float], ...]
-    gray: bool
-    blur_radius: float
-    solarize: bool
-
-
-def draw_changes(strengths: Strengths, draws: Sequence[float]) -> Changes:
-    """What the uniform numbers `draws` (`NUM_DRAWS` of them) mean.
-
-    Each decision has its own number, so that a changed probability leaves the other decisions as they were.
-    """
-    flip, jitter, *numbers, gray, blur, radius, solarize = draws
-    low, high = strengths.blur_radius
-    return Changes(
-        flip=flip < strengths.flip_prob,
-        jitter=_draw_jitter(strengths, numbers) if jitter < strengths.jitter_prob else (),
-        gray=gray < strengths.gray_prob,
-        blur_radius=low + (high - low) * radius if blur < strengths.blur_prob else 0.0,
-        solarize=solarize < strengths.solarize_prob,
-    )
+    values = levels.to(torch.float32).movedim(-1, 1).contiguous()
+    if levels.dtype == torch.uint16:
+        values /= 257
+    for index, row in enumerate(changes.tolist()):
+        values[index] = _changed(values[index], row, threshold)
+    center = torch.tensor(mean, device=values.device).view(-1, 1, 1)
+    spread = torch.tensor(std, device=values.device).view(-1, 1, 1)
+    return values.div_(255).sub_(center).div_(spread).to(dtype)
 
 
-def _draw_jitter(strengths: Strengths, numbers: Sequence[float]) -> tuple[tuple[int, float], ...]:
-    """Operations in random order (the first four numbers are sort keys) with their factors (the other four)."""
-    order = sorted(range(4), key=numbers.__getitem__)
-    spreads = (strengths.brightness, strengths.contrast, strengths.saturation, strengths.hue)
-    return tuple((op, (op != HUE) + spreads[op] * (2 * numbers[4 + op] - 1)) for op in order if spreads[op])
-
-
-def apply_changes(image: Image.Image, changes: Changes, threshold: int) -> Image.Image:
-    """The changed image; `image` itself stays as it is."""
-    colour = image.mode != "L"
-    if changes.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for op, factor in changes.jitter:
+def _changed(values: Tensor, row: Sequence[float], threshold: int) -> Tensor:
+    colour = len(values) == 3
+    if row[FLIP]:
+        values = values.flip(-1)
+    jitter = row[JITTER]
+    for op, factor in zip(jitter[::2], jitter[1::2], strict=True):
         if op == BRIGHTNESS:
-            image = Image.blend(_plain(image.mode, image.size), image, factor)
+            values = (values * factor).clamp(0, 255)
         elif op == CONTRAST:
-            image = _contrast(image, factor)
-        elif colour:
-            image = _saturation(image, factor) if op == SATURATION else _hue(image, factor)
-    if changes.gray and colour:
-        image = image.convert("L").convert("RGB")
-    if changes.blur_radius:
-        image = image.filter(ImageFilter.GaussianBlur(changes.blur_radius))
-    if changes.solarize:
-        image = image.point(_solarized(threshold) * len(image.getbands()))
-    return image
+            base = (_gray(values) if colour else values).mean()
+            values = (values * factor + base * (1 - factor)).clamp(0, 255)
+        elif op == SATURATION and colour:
+            values = (values * factor + _gray(values) * (1 - factor)).clamp(0, 255)
+        elif op == HUE and colour:
+            values = _hue(values, factor)
+    if row[GRAY] and colour:
+        values = _gray(values).expand(3, -1, -1)
+    if row[BLUR_RADIUS]:
+        values = _blur(_blur(values, row[BLUR_RADIUS], -1), row[BLUR_RADIUS], -2)
+    return torch.where(values >= threshold, 255 - values, values) if row[SOLARIZE] else values
 
 
-def _contrast(image: Image.Image, factor: float) -> Image.Image:
-    gray = image if image.mode == "L" else image.convert("L")
-    width, height = image.size
-    # a histogram has a fixed cost of 256 Python integers
-    total = sum(gray.tobytes()) if width * height < SMALL else sum(map(mul, LEVELS, gray.histogram()))
-    mean = int(total / (width * height) + 0.5)
-    flat = Image.new(image.mode, image.size, mean if image.mode == "L" else (mean, mean, mean))
-    return Image.blend(flat, image, factor)
+def _gray(values: Tensor) -> Tensor:
+    return (values * torch.tensor(LUMA, device=values.device).view(3, 1, 1)).sum(0, keepdim=True)
 
 
-def _saturation(image: Image.Image, factor: float) -> Image.Image:
-    return Image.blend(image.convert("L").convert("RGB"), image, factor)
+def _hue(values: Tensor, turns: float) -> Tensor:
+    red, green, blue = values
+    most, least = values.amax(0), values.amin(0)
+    spread = (most - least).clamp(min=1e-6)
+    other = torch.where(most == green, 2 + (blue - red) / spread, 4 + (red - green) / spread)
+    hue = torch.where(most == red, (green - blue) / spread, other) + 6 * turns
+    places = ((offset + hue) % 6 for offset in (5, 3, 1))
+    return torch.stack([most - (most - least) * torch.minimum(k, 4 - k).clamp(0, 1) for k in places])
 
 
-def _hue(image: Image.Image, turns: float) -> Image.Image:
-    """Hue is shifted in whole levels and wraps."""
-    return image.convert("HSV").point(_shifted(int(turns * 255) % 256)).convert("RGB")
-
-
-@lru_cache(maxsize=256)
-def _shifted(levels: int) -> list[int]:
-    """Lookup table for the bands H, S and V."""
-    return [(level + levels) % 256 for level in LEVELS] + [*LEVELS] * 2
-
-
-@lru_cache(maxsize=8)
-def _solarized(threshold: int) -> list[int]:
-    return [level if level < threshold else 255 - level for level in LEVELS]
-
-
-@lru_cache(maxsize=16)
-def _plain(mode: str, size: tuple[int, int]) -> Image.Image:
-    """A black image; read only."""
-    return Image.new(mode, size)
+def _blur(values: Tensor, radius: float, dim: int) -> Tensor:
+    size = values.shape[dim]
+    places = torch.arange(size, device=values.device)
+    blurred = torch.zeros_like(values)
+    total = 0.0
+    for step in range(-int(4 * radius + 1), int(4 * radius + 1) + 1):
+        weight = float(torch.exp(torch.tensor(-0.5 * (step / radius) ** 2)))
+        blurred += weight * values.index_select(dim, (places + step).clamp(0, size - 1))
+        total += weight
+    return blurred / total
