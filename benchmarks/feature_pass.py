@@ -144,7 +144,7 @@ def noise(num: int, size: int) -> Any:
     import numpy as np
     from PIL import Image
 
-    from ibot_cli.data.decode import Decoded
+    from ibot_cli.data.picture import ArrayPicture
 
     levels = np.random.default_rng(0).integers(0, 256, (64, size, size, 3), dtype=np.uint8)
     images = [Image.fromarray(each) for each in levels]
@@ -159,8 +159,14 @@ def noise(num: int, size: int) -> Any:
         def read(self, index: int) -> Image.Image:
             return images[index % 64]
 
-        def inspect(self, index: int) -> Decoded:
-            return Decoded(self.read(index), "RGB")
+        def open(self, index: int) -> ArrayPicture:
+            return ArrayPicture(levels[index % 64], "RGB")
+
+        def levels(self, index: int) -> np.ndarray:
+            return levels[index % 64]
+
+        def encoded(self, index: int) -> None:
+            return None
 
         def path(self, index: int) -> str:
             return f"noise/{index}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.photometric import Changes
-from ibot_cli.data.replacement import not_the_file, read_or_replace
+from ibot_cli.data.picture import Picture
+from ibot_cli.data.replacement import use_or_replace
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, draw_crops, finish_views
@@ -74,11 +76,16 @@ class Assembler:
         bad: dict[str, str] = {}
         used, crops, changes = [], [], []
         for sample, visit in keys:
-            image, index = read_or_replace(self.source, self.seed, sample, visit, limits=self.limits, bad=bad)
-            try:
-                drawn = draw_crops(image, self.recipe, stream(self.seed, sample, visit, "crops"))
-            except Exception as error:
-                raise not_the_file(f"The views of {self.source.path(index)} cannot be made", error) from error
+            drawn, index = use_or_replace(
+                self.source,
+                self.seed,
+                sample,
+                visit,
+                partial(self._crops, sample, visit),
+                failure="The views of {} cannot be made",
+                limits=self.limits,
+                bad=bad,
+            )
             used.append(index)
             crops.append(drawn[0])
             changes.append(drawn[1])
@@ -88,6 +95,9 @@ class Assembler:
             flat_changes = [change for views in changes for change in views[part]]
             levels.append(self._levels(flat_crops, flat_changes, len(keys)))
         return Prepared(levels[0], levels[1], self._masks(keys), np.array(used, dtype=np.int64), list(bad.items()))
+
+    def _crops(self, sample: int, visit: int, picture: Picture) -> tuple[list[Image.Image], list[Changes]]:
+        return draw_crops(picture.image(), self.recipe, stream(self.seed, sample, visit, "crops"))
 
     def _levels(self, crops: list[Image.Image], changes: list[Changes], batch: int) -> Tensor:
         if not crops:

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ibot_cli.data.picture import Picture
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSES = {
@@ -30,6 +34,8 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (TRANSPOSES[5], TRANSPOSES[6], TRANSPOSES[7], TRANSPOSES[8])
+PNG_TURNS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -50,65 +56,144 @@ class UnreadableImage(Exception):
         return f"{self.path}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """An image as the network's loader sees it, and how it was stored.
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """What the images of a source become.
 
     Attributes:
-        image: Mode `L` or `RGB`, upright.
-        stored_mode: Pillow's mode of the file, such as `P` or `I;16`.
+        channels: 1 for grey, 3 for RGB.
+        bits: Of a level.
+        decoder: `pillow`, `torchcodec`, or `auto`: torchcodec for what it decodes alike and faster, where it is there.
     """
 
-    image: Image.Image
-    stored_mode: str
+    channels: int = 3
+    bits: int = 8
+    decoder: str = "auto"
 
 
-def decode_file(path: Path, channels: int) -> Decoded:
-    """Read and convert one file.
+def read_content(path: Path, shown: str | None = None) -> bytes:
+    """The bytes of a file.
 
     Args:
         path: The file.
-        channels: 1 for grey, 3 for RGB.
+        shown: How messages name it; default its path.
 
     Raises:
-        UnreadableImage: Missing, empty, truncated, not an image, or too large.
+        UnreadableImage: Missing, a folder, or it may not be read.
     """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise UnreadableImage(str(path), f"cannot be read ({error.strerror or error})") from error
-    return decode_bytes(content, str(path), channels)
+        raise UnreadableImage(shown or str(path), f"cannot be read ({error.strerror or error})") from error
 
 
-def decode_bytes(content: bytes, path: str, channels: int) -> Decoded:
-    """As `decode_file`, from memory; `path` is for messages only."""
-    try:
-        # Pillow warns about large images, broken EXIF and palette transparency; what matters of it becomes a reason.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _decode(content, channels)
-    except Exception as error:  # damaged files make Pillow's plugins raise nearly anything
-        raise UnreadableImage(path, _reason(content, error)) from error
+def open_bytes(content: bytes, path: str, pixels: PixelFormat) -> Picture:
+    """A picture from the bytes of a file; its pixels are decoded when they are asked for.
+
+    Args:
+        content: Of the file.
+        path: For messages only.
+        pixels: What it becomes.
+
+    Raises:
+        UnreadableImage: Empty, not an image, or too large; or damaged, when the pixels are asked for.
+    """
+    return FilePicture(content, path, pixels)
 
 
-def _decode(content: bytes, channels: int) -> Decoded:
-    with Image.open(io.BytesIO(content)) as image:
-        tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+class FilePicture:
+    """A picture in a file format that Pillow knows.
+
+    Args:
+        content: Of the file.
+        path: For messages only.
+        pixels: What it becomes.
+
+    Raises:
+        UnreadableImage: Empty, not an image, or too large.
+    """
+
+    def __init__(self, content: bytes, path: str, pixels: PixelFormat) -> None:
+        self._content = content
+        self._path = path
+        self._pixels = pixels
+        with self._explained():
+            header = Image.open(io.BytesIO(content))
+            self._turn = _turn(header, content)
+        self.stored_mode = header.mode
+        self.format = header.format or ""
+        width, height = header.size
+        self.size = (height, width) if self._turn in SIDEWAYS else (width, height)
+        self._header: Image.Image | None = header
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the format has a decoder that gives smaller images for less work."""
+        return self.format in ("JPEG", "MPO")
+
+    def levels(self, shrink: int = 1) -> np.ndarray:
+        """The pixels; see `ibot_cli.data.picture.Picture`."""
+        values = np.asarray(self._decoded(shrink))
+        return values if values.ndim == 3 else values[..., None]
+
+    def image(self) -> Image.Image:
+        """The whole picture, mode `L` or `RGB`, upright."""
+        return self._decoded()
+
+    def _decoded(self, shrink: int = 1) -> Image.Image:
+        with self._explained(), self._opened() as image:
+            if shrink > 1 and self.shrinks:
+                image.draft(None, (-(-image.width // shrink), -(-image.height // shrink)))
+            _load(image)
+            converted = to_mode(image, self._pixels.channels)
+            return converted if self._turn is None else converted.transpose(self._turn)
+
+    def _opened(self) -> Image.Image:
+        """The file with its header read; decoding uses it up."""
+        header, self._header = self._header, None
+        return header or Image.open(io.BytesIO(self._content))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Inside, Pillow's warnings are silent, and its errors become reasons."""
         try:
-            image.load()
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-        return Decoded(_upright(to_mode(image, channels), image), image.mode)
+            # Pillow warns about large images, broken EXIF and palette transparency; what matters becomes a reason.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except Exception as error:  # damaged files make Pillow's plugins raise nearly anything
+            raise UnreadableImage(self._path, _reason(self._content, error)) from error
 
 
-def _upright(converted: Image.Image, original: Image.Image) -> Image.Image:
-    """Turn `converted` as the EXIF data of `original` say; damaged EXIF data say nothing."""
+def _load(image: Image.Image) -> None:
+    """Decode the pixels; a truncated file is an error whatever others told Pillow."""
+    tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
-        orientation = original.getexif().get(ORIENTATION_TAG)
+        image.load()
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+
+
+def _turn(image: Image.Image, content: bytes) -> Image.Transpose | None:
+    """How the decoded image is turned upright, as its EXIF data say."""
+    if image.format == "PNG":
+        if not any(mark in content for mark in PNG_TURNS):
+            return None
+        _load(image)  # EXIF data may lie behind the pixels
+    turn = _told_turn(image)
+    if turn is not None and image.format == "TIFF":
+        _load(image)  # which turns it already, in some versions of Pillow
+        turn = _told_turn(image)
+    return turn
+
+
+def _told_turn(image: Image.Image) -> Image.Transpose | None:
+    """What the EXIF data ask for; damaged ones say nothing."""
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
     except Exception:  # EXIF comes from cameras and editors in every state of disrepair; the pixels are fine
-        return converted
-    turn = TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
-    return converted if turn is None else converted.transpose(turn)
+        return None
+    return TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:

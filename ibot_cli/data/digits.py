@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ibot_cli.data.decode import MODES, Decoded
+from ibot_cli.data.decode import MODES
+from ibot_cli.data.picture import ArrayPicture, PictureSource
 
 SIDE = 32
 NUM_TEST = 360
 
 
-class DigitsSource:
+class DigitsSource(PictureSource):
     """The digits as 8-bit images of 32 x 32, enlarged with bicubic interpolation.
 
     The stored 8 x 8 images have levels 0..16; they are scaled by 255 / 16 and enlarged fourfold so that crops have
@@ -40,18 +41,14 @@ class DigitsSource:
         self.fingerprint = hashlib.sha256(b"builtin:digits:32" + levels.tobytes()).hexdigest()
         self.notes: list[str] = []
         self._index = index
-        self._images = [_enlarge(image, channels) for image in levels]
+        self._levels = np.stack([_enlarge(image, channels) for image in levels])
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._levels)
 
-    def read(self, index: int) -> Image.Image:
-        """The image; shared, not to be changed in place."""
-        return self._images[index]
-
-    def inspect(self, index: int) -> Decoded:
-        """The image with the mode in which it is stored."""
-        return Decoded(self._images[index], "L")
+    def open(self, index: int) -> ArrayPicture:
+        """The picture; its levels are shared, not to be changed in place."""
+        return ArrayPicture(self._levels[index], "L")
 
     def path(self, index: int) -> str:
         """A name for messages, with the number of the digit in scikit-learn's order."""
@@ -69,6 +66,7 @@ def _split(target: np.ndarray, split: str) -> np.ndarray:
     return np.asarray(train if split == "train" else test, dtype=np.int64)
 
 
-def _enlarge(levels: np.ndarray, channels: int) -> Image.Image:
+def _enlarge(levels: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 `[SIDE, SIDE, C]`."""
     image = Image.fromarray(levels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return image if channels == 1 else image.convert(MODES[channels])
+    return np.asarray(image.convert(MODES[channels])).reshape(SIDE, SIDE, channels)

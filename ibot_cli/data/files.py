@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from ibot_cli.data.decode import Decoded, UnreadableImage, decode_file
+from ibot_cli.data.decode import PixelFormat, read_content
+from ibot_cli.data.encoded import EncodedSource
+from ibot_cli.data.picture import Encoded
 from ibot_cli.data.scan import NameTable
 from ibot_cli.errors import DataError
 
 Split = Literal["all", "train", "test"]
 
 
-class FileSource:
+class FileSource(EncodedSource):
     """Image files under a root.
 
     Args:
         name: What people call it.
         root: Folder that the names are relative to.
         names: File names; absolute ones are taken as they are.
-        channels: 1 or 3.
+        pixels: What the images become.
         labels: int64 `[n]` or None.
         classes: Class names or None.
         notes: Sentences for the user.
@@ -39,35 +40,32 @@ class FileSource:
         name: str,
         root: Path,
         names: Iterable[str],
-        channels: int,
+        pixels: PixelFormat,
         labels: np.ndarray | None = None,
         classes: list[str] | None = None,
         notes: Sequence[str] = (),
         lines: np.ndarray | None = None,
     ) -> None:
+        super().__init__(pixels)
         self.name = name
         self.labels = labels
         self.classes = classes
         self.notes = list(notes)
         self._root = root
         self._names = NameTable(names)
-        self._channels = channels
         self._lines = lines
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def read(self, index: int) -> Image.Image:
-        """The decoded image; see `Source`."""
-        return self.inspect(index).image
+    def encoded(self, index: int) -> Encoded:
+        """The stored file; see `Source`."""
+        file = self._file(index)
+        return Encoded(read_content(file, self.place(index)), file.suffix.removeprefix(".").lower())
 
-    def inspect(self, index: int) -> Decoded:
-        """The decoded image with its stored mode; see `Source`."""
-        try:
-            return decode_file(self._file(index), self._channels)
-        except UnreadableImage as error:
-            where = f"{self.path(index)} (line {self._lines[index]})" if self._lines is not None else self.path(index)
-            raise UnreadableImage(where, error.reason) from error.__cause__
+    def place(self, index: int) -> str:
+        """The file, with its line in the list that named it."""
+        return f"{self.path(index)} (line {self._lines[index]})" if self._lines is not None else self.path(index)
 
     def path(self, index: int) -> str:
         """The file, with bytes that are not UTF-8 replaced."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ibot_cli.data.augment import AugmentRecipe, Box
@@ -15,7 +17,8 @@ from ibot_cli.data.bad_files import BadFiles, BadLimits
 from ibot_cli.data.keys import KeyPlan
 from ibot_cli.data.loader import require_batch
 from ibot_cli.data.mix import MixRecipe, mix_batch
-from ibot_cli.data.replacement import not_the_file, read_or_replace
+from ibot_cli.data.picture import Picture
+from ibot_cli.data.replacement import use_or_replace
 from ibot_cli.data.sources import Source
 from ibot_cli.data.steps import in_steps
 from ibot_cli.data.transform import normalise, stack_images
@@ -71,11 +74,17 @@ class ImageAssembler:
         bad: dict[str, str] = {}
         used, views, boxes, noise = [], [], [], [np.empty(0, dtype=np.float32)]
         for sample, visit in keys:
-            image, index = read_or_replace(self.source, self.seed, sample, visit, limits=self.limits, bad=bad)
-            try:
-                views.append(self.recipe.view(image, self.seed, sample, visit))
-            except Exception as error:
-                raise not_the_file(f"{self.source.path(index)} cannot be augmented", error) from error
+            view, index = use_or_replace(
+                self.source,
+                self.seed,
+                sample,
+                visit,
+                partial(self._view, sample, visit),
+                failure="{} cannot be augmented",
+                limits=self.limits,
+                bad=bad,
+            )
+            views.append(view)
             used.append(index)
             erased = self.recipe.erased(self.seed, sample, visit)
             boxes.append(erased[0] if erased else None)
@@ -83,6 +92,9 @@ class ImageAssembler:
         levels = torch.from_numpy(stack_images(views))
         flat = torch.from_numpy(np.concatenate(noise))
         return PreparedImages(levels, boxes, flat, np.array(used, dtype=np.int64), list(bad.items()))
+
+    def _view(self, sample: int, visit: int, picture: Picture) -> Image.Image:
+        return self.recipe.view(picture.image(), self.seed, sample, visit)
 
 
 @dataclass(frozen=True)

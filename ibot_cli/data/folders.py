@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource, Split, no_test_split
 from ibot_cli.data.scan import Scan, natural_key, scan_images, visible_folders
 from ibot_cli.errors import DataError
@@ -15,7 +16,7 @@ CHOSEN = "The images are those in "  # begins the note on which sub-folders are 
 TESTS = ("val", "valid", "validation", "test")
 
 
-def open_folder(folder: Path, data: str, *, channels: int, split: Split) -> FileSource:
+def open_folder(folder: Path, data: str, *, pixels: PixelFormat, split: Split) -> FileSource:
     """Open a folder; see `ibot_cli.data.sources.open_source`.
 
     Labels are the names of the first-level folders, when every image lies in one and there are at least two.
@@ -43,7 +44,7 @@ def open_folder(folder: Path, data: str, *, channels: int, split: Split) -> File
     labels, classes = _labels(scans, classes)
     title = f"{data} ({', '.join(chosen)})" if parts else data
     return FileSource(
-        name=title, root=folder.resolve(), names=names, channels=channels, labels=labels, classes=classes, notes=notes
+        name=title, root=folder.resolve(), names=names, pixels=pixels, labels=labels, classes=classes, notes=notes
     )
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
 from ibot_cli.errors import DataError
 
 HINT = "A list holds one image path per line, relative to the list or absolute; lines that start with # are skipped."
 
 
-def open_list(path: Path, data: str, *, channels: int) -> FileSource:
+def open_list(path: Path, data: str, *, pixels: PixelFormat) -> FileSource:
     """Open a list of paths; files that are missing become unreadable images that name their line.
 
     Raises:
@@ -27,7 +28,7 @@ def open_list(path: Path, data: str, *, channels: int) -> FileSource:
             hint=HINT,
         )
     lines = np.array([line for line, _ in entries], dtype=np.int64)
-    return FileSource(name=data, root=root, names=[entry for _, entry in entries], channels=channels, lines=lines)
+    return FileSource(name=data, root=root, names=[entry for _, entry in entries], pixels=pixels, lines=lines)
 
 
 def _entries(path: Path, data: str) -> list[tuple[int, str]]:

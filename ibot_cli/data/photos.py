@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ibot_cli.data.decode import MODES, Decoded
+from ibot_cli.data.decode import MODES
+from ibot_cli.data.picture import ArrayPicture, PictureSource
 
 SIDE = 48
 PHOTOGRAPHS = ("china", "flower")
@@ -85,7 +86,7 @@ RECTANGLES = (
 )
 
 
-class PhotosSource:
+class PhotosSource(PictureSource):
     """Crops of two photographs, each with the region that it shows as its class.
 
     A Chinese pagoda above a lake and a dahlia before its leaves, 640 x 427 pixels each. Crops are squares of 48 pixels
@@ -107,7 +108,10 @@ class PhotosSource:
         wanted = ("train", "test") if split == "all" else (split,)
         chosen = [rectangle for part in wanted for rectangle in RECTANGLES if rectangle.split == part]
         self._crops = [(rectangle.label, *corner) for rectangle in chosen for corner in rectangle.corners()]
-        self._photographs = {name: image.convert(MODES[channels]) for name, image in _load().items()}
+        self._photographs = {
+            name: np.asarray(image.convert(MODES[channels])).reshape(image.height, image.width, channels)
+            for name, image in _load().items()
+        }
         self.name = f"builtin:photos ({split})" if split != "all" else "builtin:photos"
         names = sorted({rectangle.label for rectangle in RECTANGLES})
         self.classes: list[str] | None = names
@@ -118,15 +122,11 @@ class PhotosSource:
     def __len__(self) -> int:
         return len(self._crops)
 
-    def read(self, index: int) -> Image.Image:
-        """The crop, 48 x 48 pixels, mode `L` or `RGB`."""
+    def open(self, index: int) -> ArrayPicture:
+        """The crop, 48 x 48 pixels."""
         label, left, top = self._crops[index]
         photograph = self._photographs[label.partition("/")[0]]
-        return photograph.crop((left, top, left + SIDE, top + SIDE))
-
-    def inspect(self, index: int) -> Decoded:
-        """The crop with the mode in which the photograph is stored."""
-        return Decoded(self.read(index), "RGB")
+        return ArrayPicture(np.ascontiguousarray(photograph[top : top + SIDE, left : left + SIDE]), "RGB")
 
     def path(self, index: int) -> str:
         """A name for messages: the class, and left and top of the crop in its photograph, in pixels."""

@@ -77,12 +77,13 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
     modes: Counter[str] = Counter()
     for index in chosen:
         try:
-            decoded = source.inspect(index)
+            picture = source.open(index)
+            picture.levels()
         except UnreadableImage as error:
             unreadable[error.path] = error.reason
             continue
-        sizes.add(decoded.image.size)
-        modes[decoded.stored_mode] += 1
+        sizes.add(picture.size)
+        modes[picture.stored_mode] += 1
     if not modes:
         raise DataError(
             f"None of the {len(chosen):,} files looked at in {source.name} can be read:\n{list_bad(unreadable)}",

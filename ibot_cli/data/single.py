@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ibot_cli.data.decode import UnreadableImage, decode_file
+from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes, read_content
 from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.errors import DataError
 
@@ -27,6 +27,6 @@ def read_image(path: str, channels: int) -> Image.Image:
         DataError: It cannot be read.
     """
     try:
-        return decode_file(Path(path).expanduser(), channels).image
+        return open_bytes(read_content(Path(path).expanduser()), path, PixelFormat(channels=channels)).image()
     except UnreadableImage as error:
         raise DataError(f"{path}: {error.reason}.", "Name an image file, such as a .jpg or .png.") from error

@@ -12,12 +12,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from ibot_cli.data.decode import Decoded
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.files import FileSource, Split, data_fingerprint, no_test_split
 from ibot_cli.data.folders import open_folder
 from ibot_cli.data.lists import open_list
 from ibot_cli.data.photos import PhotosSource
+from ibot_cli.data.picture import Encoded, Picture
 from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.errors import DataError
 
@@ -51,15 +52,33 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> Image.Image:
-        """The image, mode `L` or `RGB`.
+    def open(self, index: int) -> Picture:
+        """The picture.
+
+        Raises:
+            UnreadableImage: With the path and the reason. Damaged pixels show when they are asked for.
+        """
+
+    def levels(self, index: int) -> np.ndarray:
+        """The pixels of a picture for a network: `open(index).levels()`.
 
         Raises:
             UnreadableImage: With the path and the reason.
         """
 
-    def inspect(self, index: int) -> Decoded:
-        """As `read`, with the mode in which the image is stored."""
+    def read(self, index: int) -> Image.Image:
+        """A picture for people, mode `L` or `RGB`: `open(index).image()`.
+
+        Raises:
+            UnreadableImage: With the path and the reason.
+        """
+
+    def encoded(self, index: int) -> Encoded | None:
+        """The stored file, or None for embedded data.
+
+        Raises:
+            UnreadableImage: It cannot be read.
+        """
 
     def path(self, index: int) -> str:
         """Where the image is, for messages."""
@@ -85,13 +104,21 @@ class Subset:
     def __len__(self) -> int:
         return len(self._indices)
 
+    def open(self, index: int) -> Picture:
+        """The picture; see `Source`."""
+        return self._source.open(int(self._indices[index]))
+
+    def levels(self, index: int) -> np.ndarray:
+        """The pixels for a network; see `Source`."""
+        return self._source.levels(int(self._indices[index]))
+
     def read(self, index: int) -> Image.Image:
-        """The image; see `Source`."""
+        """The picture for people; see `Source`."""
         return self._source.read(int(self._indices[index]))
 
-    def inspect(self, index: int) -> Decoded:
-        """The image with its stored mode; see `Source`."""
-        return self._source.inspect(int(self._indices[index]))
+    def encoded(self, index: int) -> Encoded | None:
+        """The stored file; see `Source`."""
+        return self._source.encoded(int(self._indices[index]))
 
     def path(self, index: int) -> str:
         """Where the image is."""
@@ -103,12 +130,14 @@ class Subset:
         return hashlib.sha256(self._source.fingerprint.encode() + self._indices.tobytes()).hexdigest()
 
 
-def open_source(data: str, *, channels: int, split: Split = "train") -> Source:
+def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto", split: Split = "train") -> Source:
     """Open DATA.
 
     Args:
         data: A folder, a text file of paths, `builtin:digits` or `builtin:photos`.
         channels: 1 or 3; images are converted.
+        bits: Of a level; see `PixelFormat`.
+        decoder: What decodes image files; see `PixelFormat`.
         split: Which part, where the data say so themselves: an embedded set, or a folder with `train/` and `val/` or
             `test/`. Data without a split are all `train`.
 
@@ -117,17 +146,17 @@ def open_source(data: str, *, channels: int, split: Split = "train") -> Source:
     """
     if data.startswith("builtin:"):
         return _open_builtin(data.removeprefix("builtin:"), channels, split)
-    path = Path(data).expanduser()
+    path, pixels = Path(data).expanduser(), PixelFormat(channels=channels, bits=bits, decoder=decoder)
     if not path.exists():
         raise _missing(data, path)
     if path.is_dir():
         _refuse_run(data, path)
-        return open_folder(path, data, channels=channels, split=split)
+        return open_folder(path, data, pixels=pixels, split=split)
     if path.suffix.lower().lstrip(".") in EXTENSIONS:
         raise DataError(f"{data} is a single image.", hint="Give the folder that holds it, or a text file of paths.")
     if split == "test":
         raise no_test_split(data)
-    return open_list(path, data, channels=channels)
+    return open_list(path, data, pixels=pixels)
 
 
 def _open_builtin(name: str, channels: int, split: Split) -> Source:

@@ -17,6 +17,7 @@ from ibot_cli.config.schema import DataConfig, ViewsConfig
 from ibot_cli.data.crops import center_crop, crop_box, crop_resized, resize_shorter
 from ibot_cli.data.gray import change_stack
 from ibot_cli.data.photometric import NUM_DRAWS, Changes, Strengths, apply_changes, draw_changes
+from ibot_cli.data.picture import Picture
 
 CROP_DRAWS = 5
 IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -134,6 +135,24 @@ def draw_views(width: int, height: int, recipe: ViewRecipe, rng: np.random.Gener
         degrees = recipe.rotation * (2 * row[4] - 1)
         views.append(DrawnView(box, size, degrees, draw_changes(strengths, row[CROP_DRAWS:])))
     return views
+
+
+def cut_views(picture: Picture, recipe: ViewRecipe, rng: np.random.Generator) -> tuple[list[Tensor], list[Changes]]:
+    """The crops of one sample, and what is to happen to each; globals first.
+
+    Args:
+        picture: Any size.
+        recipe: What to draw.
+        rng: As for `draw_views`.
+
+    Returns:
+        uint8 `[size, size, C]` each, and the changes.
+
+    Raises:
+        UnreadableImage: The pixels are damaged.
+    """
+    crops, changes = draw_crops(picture.image(), recipe, rng)
+    return [torch.from_numpy(stack_images([crop])[0]) for crop in crops], changes
 
 
 def draw_crops(

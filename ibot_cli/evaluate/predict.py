@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ibot_cli.core.classifier import Classifier
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
 from ibot_cli.data.scan import scan_images
 from ibot_cli.data.sources import Source
@@ -165,7 +166,9 @@ def open_images(places: Sequence[str], channels: int) -> FileSource:
         else:
             hint = "IMAGES are files and folders; an embedded data set has no files." if ":" in place else None
             raise DataError(f"There is no image or folder {place}.", hint or "Check the path.")
-    return FileSource(name=", ".join(places[:3]), root=Path(), names=names, channels=channels, notes=notes)
+    return FileSource(
+        name=", ".join(places[:3]), root=Path(), names=names, pixels=PixelFormat(channels=channels), notes=notes
+    )
 
 
 def predict(

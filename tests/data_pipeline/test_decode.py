@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from ibot_cli.data.decode import UnreadableImage, decode_bytes, decode_file
+from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes, read_content
 
 RAMP = np.linspace(0, 255, 48 * 40).reshape(40, 48).astype(np.uint8)
 GREY = Image.fromarray(RAMP)
@@ -20,9 +20,17 @@ def encoded(image, kind="PNG", **options):
 
 
 def decoded(content, channels=3):
-    image = decode_bytes(content, "x", channels).image
-    assert image.mode == {1: "L", 3: "RGB"}[channels]
-    return np.asarray(image)
+    picture = open_bytes(content, "x", PixelFormat(channels=channels))
+    image, levels = picture.image(), picture.levels()
+    assert image.mode == {1: "L", 3: "RGB"}[channels] and image.size == picture.size
+    values = np.asarray(image)
+    assert levels.flags.c_contiguous
+    np.testing.assert_array_equal(levels, values.reshape(*values.shape[:2], channels))
+    return values
+
+
+def decoded_file(path, channels=3):
+    return open_bytes(read_content(path), str(path), PixelFormat(channels=channels)).levels()
 
 
 def with_alpha(image, mode):
@@ -144,7 +152,7 @@ def test_truncated_files_are_unreadable_even_if_someone_made_pillow_tolerant(kin
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     content = encoded(noise, kind)
     with pytest.raises(UnreadableImage):
-        decode_bytes(content[: len(content) // 2], "x", 3)
+        decoded(content[: len(content) // 2], 3)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
@@ -161,7 +169,7 @@ def test_truncated_files_are_unreadable_even_if_someone_made_pillow_tolerant(kin
 def test_reasons(content, reason, tmp_path):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason) as caught:
-        decode_file(tmp_path / "a.jpg", 3)
+        decoded_file(tmp_path / "a.jpg", 3)
     assert str(caught.value).startswith(f"{tmp_path / 'a.jpg'}: ")
 
 
@@ -171,21 +179,21 @@ def test_decompression_bombs_are_refused():
     content[16:29] = header
     content[29:33] = struct.pack(">I", __import__("zlib").crc32(b"IHDR" + header))
     with pytest.raises(UnreadableImage, match="too large"):
-        decode_bytes(bytes(content), "x", 3)
+        decoded(bytes(content), 3)
 
 
 def test_values_that_are_not_finite():
     values = RAMP.astype(np.float32)
     values[0, 0] = np.nan
     with pytest.raises(UnreadableImage, match="not finite"):
-        decode_bytes(encoded(Image.fromarray(values), "TIFF"), "x", 1)
+        decoded(encoded(Image.fromarray(values), "TIFF"), 1)
 
 
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(UnreadableImage, match="No such file"):
-        decode_file(tmp_path / "none.png", 3)
+        decoded_file(tmp_path / "none.png", 3)
     with pytest.raises(UnreadableImage, match="directory"):
-        decode_file(tmp_path, 3)
+        decoded_file(tmp_path, 3)
 
 
 def test_no_file_stays_open(tmp_path):
@@ -193,6 +201,6 @@ def test_no_file_stays_open(tmp_path):
     (tmp_path / "b.tiff").write_bytes(encoded(COLOUR, "TIFF")[:300])
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
-        decode_file(tmp_path / "a.tiff", 3)
+        decoded_file(tmp_path / "a.tiff", 3)
         with pytest.raises(UnreadableImage):
-            decode_file(tmp_path / "b.tiff", 3)
+            decoded_file(tmp_path / "b.tiff", 3)

@@ -235,7 +235,7 @@ class Broken:
     def __len__(self):
         return 8
 
-    def read(self, index):
+    def open(self, index):
         raise KeyError("out of cheese")
 
     def path(self, index):
@@ -253,7 +253,7 @@ def test_other_failures_surface_with_the_image(workers):
 class Deadly(Broken):
     """A source that ends its process."""
 
-    def read(self, index):
+    def open(self, index):
         import os
 
         os._exit(1)

@@ -97,7 +97,7 @@ def test_grey_crops_are_the_grey_version_of_the_colours() -> None:
     grey, colour = (PhotosSource(channels=channels, split="test") for channels in (1, 3))
     assert grey.read(3).mode == "L" and grey.fingerprint == colour.fingerprint
     np.testing.assert_array_equal(np.asarray(grey.read(3)), np.asarray(colour.read(3).convert("L")))
-    assert grey.inspect(3).stored_mode == colour.inspect(3).stored_mode == "RGB"
+    assert grey.open(3).stored_mode == colour.open(3).stored_mode == "RGB"
 
 
 def test_reading_again_gives_the_same_and_travels_to_worker_processes() -> None:

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ibot_cli.data.decode import Decoded, UnreadableImage
+from ibot_cli.data.decode import UnreadableImage
+from tests.pictures import Pictures
 
 
 class MeanColour(nn.Module):
@@ -23,7 +24,7 @@ class MeanColour(nn.Module):
         return torch.cat([cls, torch.zeros_like(cls)], dim=1)
 
 
-class Coloured:
+class Coloured(Pictures):
     """A source whose images of class c are mostly colour c; those in `bad` cannot be read."""
 
     def __init__(self, labels: list[int] | None, num: int = 0, bad: tuple[int, ...] = ()) -> None:
@@ -44,9 +45,6 @@ class Coloured:
         levels = np.random.default_rng(index).integers(0, 60, (8, 8, 3), dtype=np.uint8)
         levels[:, :, 0 if self.labels is None else self.labels[index]] += 150
         return Image.fromarray(levels)
-
-    def inspect(self, index: int) -> Decoded:
-        return Decoded(self.read(index), "RGB")
 
     def path(self, index: int) -> str:
         return f"image {index}"

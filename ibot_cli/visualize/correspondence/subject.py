@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
 from ibot_cli.data.single import is_image_file, read_image
 from ibot_cli.data.sources import Source
@@ -52,7 +53,7 @@ def open_subject(place: str, *, channels: int, most: int) -> Subject:
     if is_image_file(place):
         read_image(place, channels)
         path = str(Path(place).expanduser())
-        source: Source = FileSource(name=place, root=Path(), names=[path], channels=channels)
+        source: Source = FileSource(name=place, root=Path(), names=[path], pixels=PixelFormat(channels=channels))
         return Subject(source=source, index=np.zeros(1, dtype=np.int64), single=True)
     source = open_images(place, channels=channels).source
     return Subject(source=source, index=spread_index(len(source), most), single=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
 from ibot_cli.visualize.cluster_sheets import RIGHT, WRONG
 from ibot_cli.visualize.correspondence.drawing import Panel, Strand, match_figure
@@ -72,7 +73,7 @@ def test_two_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("network", "colour", "other"), [(ByColour(), RIGHT, WRONG), (ByPlace(), WRONG, RIGHT)])
 def test_right_and_wrong(tmp_path: Path, network: ByColour, colour: str, other: str) -> None:
     names = [write_map(tmp_path / f"{number}.png") for number in range(5)]
-    source = FileSource(name="maps", root=Path(), names=names, channels=3)
+    source = FileSource(name="maps", root=Path(), names=names, pixels=PixelFormat())
     found, drawn = match_views(loaded(network), source, ViewOptions(shown=5, baselines=False, seed=3))
     figure = views_figure(found, drawn, num=8)
     assert figure.width > 2 * 500 and figure.height > 3 * 240  # two in a row

@@ -13,6 +13,7 @@ import torch
 
 from ibot_cli.core import swin as swin_module
 from ibot_cli.core.backbone import Backbone, build_backbone
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
 from ibot_cli.errors import DataError, UsageError, WeightsError
 from ibot_cli.visualize.correspondence.accuracy import match_accuracy
@@ -25,7 +26,7 @@ from tests.visualize.correspondence.known import ByColour, ByPlace, Constant, No
 @pytest.fixture
 def source(tmp_path: Path) -> FileSource:
     names = [write_map(tmp_path / f"{number}.png") for number in range(3)]
-    return FileSource(name="maps", root=Path(), names=names, channels=3)
+    return FileSource(name="maps", root=Path(), names=names, pixels=PixelFormat())
 
 
 def measured(network: Backbone, source: FileSource, **options: Any) -> Correspondence:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ibot_cli.core.heads import Head
-from ibot_cli.data.decode import Decoded, UnreadableImage
+from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.weights.load import LoadedBackbone, weights_hash
 from ibot_cli.weights.teacher_scale import TeacherScale
+from tests.pictures import Pictures
 
 COLOURS = {"r": (255, 0, 0), "g": (0, 255, 0), "b": (0, 0, 255), "y": (255, 255, 0), "c": (0, 255, 255)}
 RED, GREEN, BLUE, YELLOW, CYAN = range(len(COLOURS))
@@ -105,7 +106,7 @@ class Painting:
         return Image.fromarray(np.pad(pixels, ((self.down, self.down), (self.across, self.across), (0, 0))))
 
 
-class Paintings:
+class Paintings(Pictures):
     """A source of paintings; those in `bad` cannot be read."""
 
     def __init__(
@@ -129,9 +130,6 @@ class Paintings:
         if index in self._bad:
             raise UnreadableImage(self.path(index), "damaged")
         return self._paintings[index].image()
-
-    def inspect(self, index: int) -> Decoded:
-        return Decoded(self.read(index), "RGB")
 
     def path(self, index: int) -> str:
         return f"painting {index}"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
 from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.evaluate.predict import predict
@@ -97,7 +98,7 @@ def test_classifier_gives_what_predict_gives(
     assert not [path for path in temporary.rglob("*") if path.is_file()]
 
     names = _odd_images(tmp_path)
-    found = predict(loaded, FileSource(name="odd", root=tmp_path, names=names, channels=3))
+    found = predict(loaded, FileSource(name="odd", root=tmp_path, names=names, pixels=PixelFormat()))
     code = result.usage.replace('[prepared("image.png")]', "[prepared(path) for path in paths]")
     scope = {"paths": [tmp_path / name for name in names], "print": lambda *_: None}
     exec(compile(code, "usage", "exec"), scope)
