@@ -16,6 +16,7 @@ from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.files import FileSource, Split, data_fingerprint, no_test_split
 from ibot_cli.data.folders import open_folder
+from ibot_cli.data.huggingface.source import open_huggingface
 from ibot_cli.data.lists import open_list
 from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.picture import Encoded, Picture
@@ -147,6 +148,8 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
     if data.startswith("builtin:"):
         return _open_builtin(data.removeprefix("builtin:"), channels, split)
     path, pixels = Path(data).expanduser(), PixelFormat(channels=channels, bits=bits, decoder=decoder)
+    if data.startswith("hf:"):
+        return open_huggingface(data, pixels=pixels, split=split)
     if not path.exists():
         raise _missing(data, path)
     if path.is_dir():
@@ -182,7 +185,7 @@ def _missing(data: str, path: Path) -> DataError:
     if data in BUILTINS:
         hint = f"The embedded data set of that name is builtin:{data}."
         return DataError(f"There is no folder or file {data}.", hint=hint)
-    if "://" in data or data.startswith("hf:"):
+    if "://" in data:
         return DataError(f"{data} is not on this machine.", hint="Download the images first, then give their folder.")
     parent = path.parent
     siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []

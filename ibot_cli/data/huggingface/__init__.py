@@ -1,0 +1,1 @@
+"""Hugging Face datasets as sources of images: on disk or by name."""
