@@ -1,7 +1,9 @@
-"""From the bytes of an image file to an 8-bit grey or RGB image.
+"""From the bytes of an image file to the levels that a network sees, and to a picture for people.
 
 What the formats become:
 
+- One channel is grey, three are RGB, 8 bits deep; the files are converted. For any other number of channels a file has
+  to have exactly so many (`ibot_cli.data.bands`); 16 bits keep the levels of deep files.
 - Transparency is dropped over the stored colours, as torchvision's default loader does with `convert("RGB")`.
 - The EXIF orientation is applied. Of an animation the first frame counts.
 - 16-bit grey is scaled by 65535. 32-bit integers are scaled by 65535 when they come from PNG or PNM (16 bits by
@@ -16,13 +18,17 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ibot_cli.data.picture import Picture
+from ibot_cli.data.bands import WrongChannelsError, bands_of, displayable, to_channels, to_levels
+from ibot_cli.data.picture import Picture, PixelFormat, UnreadableImage
+from ibot_cli.data.tiff import TiffImage, is_tiff, upright
+from ibot_cli.data.tiff_picture import TiffPicture
+
+__all__ = ["MODES", "FilePicture", "PixelFormat", "UnreadableImage", "open_bytes", "read_content", "to_mode"]
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSES = {
@@ -34,41 +40,10 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ORIENTATIONS = {turn: number for number, turn in TRANSPOSES.items()}
 SIDEWAYS = (TRANSPOSES[5], TRANSPOSES[6], TRANSPOSES[7], TRANSPOSES[8])
 PNG_TURNS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 MODES = {1: "L", 3: "RGB"}
-
-
-class UnreadableImage(Exception):
-    """One image that cannot be used.
-
-    Args:
-        path: The file, as shown to people.
-        reason: Why, as the end of a sentence that starts with the file.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelFormat:
-    """What the images of a source become.
-
-    Attributes:
-        channels: 1 for grey, 3 for RGB.
-        bits: Of a level.
-        decoder: `pillow`, `torchcodec`, or `auto`: torchcodec for what it decodes alike and faster, where it is there.
-    """
-
-    channels: int = 3
-    bits: int = 8
-    decoder: str = "auto"
 
 
 def read_content(path: Path, shown: str | None = None) -> bytes:
@@ -98,6 +73,10 @@ def open_bytes(content: bytes, path: str, pixels: PixelFormat) -> Picture:
     Raises:
         UnreadableImage: Empty, not an image, or too large; or damaged, when the pixels are asked for.
     """
+    if not pixels.plain and is_tiff(content):
+        picture = TiffPicture(content, path, pixels)
+        if picture.deep or pixels.channels not in MODES:
+            return picture
     return FilePicture(content, path, pixels)
 
 
@@ -133,20 +112,34 @@ class FilePicture:
 
     def levels(self, shrink: int = 1) -> np.ndarray:
         """The pixels; see `ibot_cli.data.picture.Picture`."""
+        if not self._pixels.plain:
+            return self._bands(shrink)
         values = np.asarray(self._decoded(shrink))
         return values if values.ndim == 3 else values[..., None]
 
     def image(self) -> Image.Image:
-        """The whole picture, mode `L` or `RGB`, upright."""
-        return self._decoded()
+        """The whole picture for people, upright; see `ibot_cli.data.bands.displayable`."""
+        return self._decoded() if self._pixels.plain else displayable(self._bands())
 
     def _decoded(self, shrink: int = 1) -> Image.Image:
+        with self._loaded(shrink) as image:
+            converted = to_mode(image, self._pixels.channels)
+            return converted if self._turn is None else converted.transpose(self._turn)
+
+    def _bands(self, shrink: int = 1) -> np.ndarray:
+        """Levels of other channels than Pillow has modes for, or of 16 bits."""
+        with self._loaded(shrink) as image:
+            values, top, alpha = bands_of(image, self._content)
+            levels = to_channels(to_levels(values, self._pixels.bits, top), self._pixels.channels, alpha=alpha)
+            return levels if self._turn is None else np.ascontiguousarray(upright(levels, ORIENTATIONS[self._turn]))
+
+    @contextmanager
+    def _loaded(self, shrink: int) -> Iterator[Image.Image]:
         with self._explained(), self._opened() as image:
             if shrink > 1 and self.shrinks:
                 image.draft(None, (-(-image.width // shrink), -(-image.height // shrink)))
             _load(image)
-            converted = to_mode(image, self._pixels.channels)
-            return converted if self._turn is None else converted.transpose(self._turn)
+            yield image
 
     def _opened(self) -> Image.Image:
         """The file with its header read; decoding uses it up."""
@@ -240,9 +233,22 @@ def _reason(content: bytes, error: Exception) -> str:
         return "it is a web page (HTML), not an image"
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; `git lfs pull` fetches the image"
+    if isinstance(error, WrongChannelsError | ModuleNotFoundError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError) and (bands := _bands_of_tiff(content)):
+        return f"it has {bands} channels; --set data.channels={bands} reads them"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or in a format that Pillow does not know"
     if isinstance(error, Image.DecompressionBombError):
         return "too large: more pixels than Pillow accepts as safe"
     text = str(error).split("\n")[0].strip() or type(error).__name__
     return f"damaged ({text})"
+
+
+def _bands_of_tiff(content: bytes) -> int | None:
+    """How many bands a TIFF file has, where Pillow has no mode for so many."""
+    try:
+        bands = TiffImage(content).bands if is_tiff(content) else 0
+    except (ValueError, ModuleNotFoundError):
+        return None
+    return bands if bands not in (0, *MODES) else None

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
+
+
+class UnreadableImage(Exception):
+    """One image that cannot be used.
+
+    Args:
+        path: The file, as shown to people.
+        reason: Why, as the end of a sentence that starts with the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """What the images of a source become.
+
+    Attributes:
+        channels: 1 for grey, 3 for RGB, another number for files that have exactly so many.
+        bits: Of a level: 8 for uint8, 16 for uint16.
+        decoder: `pillow`, `torchcodec`, or `auto`: torchcodec for what it decodes alike and faster, where it is there.
+    """
+
+    channels: int = 3
+    bits: int = 8
+    decoder: str = "auto"
+
+    @property
+    def plain(self) -> bool:
+        """Whether they become what Pillow has modes for: 8 bits, grey or RGB."""
+        return self.bits == 8 and self.channels in (1, 3)
 
 
 class Encoded(NamedTuple):

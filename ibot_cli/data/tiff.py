@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-INSTALL = "pip install 'ibot-cli[tiff]'"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION = "Orientation"
+ALPHA_SAMPLES = (1, 2)  # of the tag ExtraSamples: premultiplied and plain transparency
 AXIS_NAMES = {"C": "channels", "Z": "depth", "T": "time", "Q": "pages", "I": "pages"}
 
 
@@ -39,10 +39,12 @@ class TiffImage:
         bands: How many values a pixel has.
         top: Largest value that the file's numbers can take, 2^bits - 1; None for signed, 32-bit and real numbers.
         kind: Type of its numbers, such as `uint16`.
+        alpha: Whether the file says that its last band is transparency.
+        deep: Whether its numbers have more than 8 bits.
 
     Raises:
         ValueError: It is damaged, too large, or no image of bands; the text says why.
-        ModuleNotFoundError: tifffile is not installed.
+        ModuleNotFoundError: tifffile is not installed, or imagecodecs and its compression needs it.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -67,15 +69,19 @@ class TiffImage:
         unsigned = self._series.dtype.kind in "bu" and isinstance(bits, int) and bits <= 16
         self.top = 2**bits - 1 if unsigned else None
         self._inverted = self._page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and self.top is not None
-        if self._page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            raise ValueError("its numbers are entries of a palette, not levels of bands")
+        extra = tuple(self._page.extrasamples)
+        self.alpha = self._axis == "S" and bool(extra) and int(extra[-1]) in ALPHA_SAMPLES
+        self.deep = self.top is None or self.top > 255
+        self._palette = self._page.photometric == tifffile.PHOTOMETRIC.PALETTE
 
     def values(self) -> np.ndarray:
         """The pixels `[H, W, bands]` in the file's own numbers, upright, C-contiguous.
 
         Raises:
-            ValueError: The file is cut off or damaged.
+            ValueError: The file is cut off or damaged, or its numbers are entries of a palette.
         """
+        if self._palette:
+            raise ValueError("its numbers are entries of a palette, not levels of bands")
         with _quietly():
             self._check_complete()
             values = np.asarray(self._series.asarray(maxworkers=1))
