@@ -20,7 +20,7 @@ ROWS = (
     ("evaluate",),
     ("train",),
     ("visualize",),
-    ("plan_view", "compare_view", "export_view", "finetune_view", "inspect_view", "retrieve_view"),
+    ("plan_view", "compare_view", "export_view", "finetune_view", "inspect_view", "pack_view", "retrieve_view"),
     ("commands",),
     ("cli",),
     ("__main__",),

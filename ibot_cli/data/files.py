@@ -109,6 +109,10 @@ def data_fingerprint(paths: Sequence[str], sizes: Sequence[int], mtimes: Sequenc
     return digest.hexdigest()
 
 
-def no_test_split(data: str) -> DataError:
+class NoTestPart(DataError):
+    """The data do not say which images are for testing."""
+
+
+def no_test_split(data: str) -> NoTestPart:
     """The error for data that do not say which images are for testing."""
-    return DataError(f"{data} has no test part.", hint="Put the test images into val/ beside train/.")
+    return NoTestPart(f"{data} has no test part.", hint="Put the test images into val/ beside train/.")

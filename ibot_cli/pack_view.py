@@ -1,0 +1,65 @@
+"""How `ibot data pack` tells what it wrote."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ibot_cli import console
+from ibot_cli.progress import counted, stage_bars
+
+if TYPE_CHECKING:
+    from ibot_cli.data.packing.pack import PackResult
+
+SHOWN = 20
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+@contextlib.contextmanager
+def progress_of() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per split, on a terminal."""
+    with stage_bars() as report:
+        yield report
+
+
+def stopped(out: Path) -> None:
+    """Say after an interruption how to go on."""
+    from ibot_cli.data.packing.journal import JOURNAL
+
+    if (out / JOURNAL).exists():
+        console.note(f"Stopped. The complete shards in {out} stay; the same command goes on after them.")
+
+
+def show(result: PackResult) -> None:
+    """Sizes before and after, and what was left out."""
+    done = "was packed before" if result.finished_before else "packed"
+    parts = ", ".join(
+        f"{split} {counted(images, 'image')} in {counted(result.shards[split], 'shard')}"
+        for split, images in result.images.items()
+    )
+    labels = f"labels of {result.classes:,} classes" if result.classes else "no labels"
+    console.note(f"{result.out} {done}: {parts}, {labels}.")
+    if result.stored_bytes:
+        share = result.packed_bytes / result.stored_bytes
+        console.note(
+            f"{size_text(result.stored_bytes)} of files became {size_text(result.packed_bytes)} of shards "
+            f"({share:.0%}); {result.kept:,} of {counted(sum(result.images.values()), 'file')} kept their bytes."
+        )
+    for note in result.notes:
+        console.note(note)
+    if result.unreadable:
+        console.warn(
+            f"{counted(len(result.unreadable), 'unreadable file')} left out; {result.out}/pack.json lists them."
+        )
+        for path, reason in list(result.unreadable.items())[:SHOWN]:
+            console.warn(f"{path}: {reason}")
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for people, in powers of 1000 as --shard-size takes them."""
+    amount, unit = float(size), 0
+    while amount >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
