@@ -11,12 +11,27 @@ import torch
 from torch import Tensor
 
 
+def masked_entries(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a mask is True and what each such patch counts; made where the mask is, usually on the CPU.
+
+    Args:
+        mask: bool `[V, B, N]`.
+
+    Returns:
+        `mask_index` and `mask_weights` of `Batch`.
+    """
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
+    views = mask.shape[0] * mask.shape[1]
+    weights = (1.0 / (count * views)).expand(mask.shape)
+    return mask.flatten().nonzero().flatten(), weights[mask].to(torch.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One micro-batch.
 
     Attributes:
-        global_views: `[V, B, C, H, W]`, normalised float32.
+        global_views: `[V, B, C, H, W]`, normalised float32, or bf16 where the networks compute in it.
         local_views: `[L, B, C, h, w]`; L may be 0.
         mask: bool `[V, B, N]`, True where the student sees the mask token.
         mask_index: int64 `[M]`, positions of the masked patches in the flattened `[V * B * N]`, ascending.
@@ -35,15 +50,13 @@ class Batch:
     @classmethod
     def make(cls, global_views: Tensor, local_views: Tensor, mask: Tensor, drop_path: Tensor | None = None) -> Batch:
         """A batch with index and weights computed from `mask`; done where the mask is, usually on the CPU."""
-        count = mask.sum(-1, keepdim=True).clamp(min=1)
-        views = mask.shape[0] * mask.shape[1]
-        weights = (1.0 / (count * views)).expand(mask.shape)
+        index, weights = masked_entries(mask)
         return cls(
             global_views=global_views,
             local_views=local_views,
             mask=mask,
-            mask_index=mask.flatten().nonzero().flatten(),
-            mask_weights=weights[mask].to(torch.float32),
+            mask_index=index,
+            mask_weights=weights,
             drop_path=drop_path,
         )
 

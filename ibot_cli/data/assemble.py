@@ -5,44 +5,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ibot_cli.core.batch import masked_entries
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.bad_files import BadLimits
-from ibot_cli.data.photometric import Changes
+from ibot_cli.data.changes import Changes, pack_changes
 from ibot_cli.data.picture import Picture
 from ibot_cli.data.replacement import use_or_replace
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import Source
-from ibot_cli.data.transform import ViewRecipe, draw_crops, finish_views
-from ibot_cli.data.workers import Key
+from ibot_cli.data.transform import ViewRecipe, cut_views
+from ibot_cli.data.workers import Key, handed_over
+
+Cut = tuple[list[Tensor], list[Changes]]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """One micro-batch as it leaves a worker: levels, not numbers, because those are a quarter of the size.
 
+    V global views, L local views, B images, N patches, M masked patches.
+
     Attributes:
-        global_levels: uint8 `[B, V, H, W, C]`.
-        local_levels: uint8 `[B, L, h, w, C]`.
-        mask: bool `[B, V, N]`.
+        global_levels: uint8 or uint16 `[V, B, H, W, C]`.
+        local_levels: The same type, `[L, B, h, w, C]`.
+        global_changes: float32 `[V * B, COLUMNS]`, see `pack_changes`.
+        local_changes: float32 `[L * B, COLUMNS]`.
+        mask: bool `[V, B, N]`.
+        mask_index: int64 `[M]`, see `Batch`.
+        mask_weights: float32 `[M]`, see `Batch`.
         used: int64 `[B]`, the images really seen: those asked for, or their replacements.
         bad: (path, reason) of the unreadable files met.
     """
 
     global_levels: Tensor
     local_levels: Tensor
+    global_changes: Tensor
+    local_changes: Tensor
     mask: Tensor
+    mask_index: Tensor
+    mask_weights: Tensor
     used: np.ndarray
     bad: list[tuple[str, str]] = field(default_factory=list)
 
     def pin_memory(self) -> Prepared:
-        """The same in page-locked memory; torch's loader calls it for CUDA."""
-        return replace(self, global_levels=self.global_levels.pin_memory(), local_levels=self.local_levels.pin_memory())
+        """The same in page-locked memory, from which a CUDA device copies without making the host wait."""
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)
@@ -74,45 +90,61 @@ class Assembler:
             DataError: Too many files are unreadable, or an image could not be processed.
         """
         bad: dict[str, str] = {}
-        used, crops, changes = [], [], []
-        for sample, visit in keys:
-            drawn, index = use_or_replace(
+        used = np.empty(len(keys), dtype=np.int64)
+        changes: list[list[Changes]] = []
+        levels: tuple[Tensor, Tensor] | None = None
+        for row, (sample, visit) in enumerate(keys):
+            (crops, changed), used[row] = use_or_replace(
                 self.source,
                 self.seed,
                 sample,
                 visit,
-                partial(self._crops, sample, visit),
+                partial(self._cut, sample, visit),
                 failure="The views of {} cannot be made",
                 limits=self.limits,
                 bad=bad,
             )
-            used.append(index)
-            crops.append(drawn[0])
-            changes.append(drawn[1])
-        levels = []
-        for part in (slice(0, self.recipe.num_global), slice(self.recipe.num_global, None)):
-            flat_crops = [crop for views in crops for crop in views[part]]
-            flat_changes = [change for views in changes for change in views[part]]
-            levels.append(self._levels(flat_crops, flat_changes, len(keys)))
-        return Prepared(levels[0], levels[1], self._masks(keys), np.array(used, dtype=np.int64), list(bad.items()))
+            levels = levels or self._room(len(keys), crops[0].dtype)
+            for view, crop in zip((*levels[0], *levels[1]), crops, strict=True):
+                view[row] = crop
+            changes.append(changed)
+        assert levels is not None, "a micro-batch has images"
+        mask = self._masks(keys)
+        mask_index, mask_weights = masked_entries(mask)
+        return Prepared(
+            global_levels=levels[0],
+            local_levels=levels[1],
+            global_changes=_packed(changes, slice(self.recipe.num_global)),
+            local_changes=_packed(changes, slice(self.recipe.num_global, None)),
+            mask=mask,
+            mask_index=mask_index,
+            mask_weights=mask_weights,
+            used=used,
+            bad=list(bad.items()),
+        )
 
-    def _crops(self, sample: int, visit: int, picture: Picture) -> tuple[list[Image.Image], list[Changes]]:
-        return draw_crops(picture.image(), self.recipe, stream(self.seed, sample, visit, "crops"))
+    def _cut(self, sample: int, visit: int, picture: Picture) -> Cut:
+        return cut_views(picture, self.recipe, stream(self.seed, sample, visit, "crops"))
 
-    def _levels(self, crops: list[Image.Image], changes: list[Changes], batch: int) -> Tensor:
-        if not crops:
-            size = self.recipe.local_size
-            return torch.empty((batch, 0, size, size, self.recipe.channels), dtype=torch.uint8)
-        levels = finish_views(crops, changes, self.recipe.solarize_threshold)
-        return torch.from_numpy(levels.reshape(batch, -1, *levels.shape[1:]))
+    def _room(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Where the global and the local crops of `batch` images are put."""
+        recipe = self.recipe
+        whole = (recipe.num_global, batch, recipe.global_size, recipe.global_size, recipe.channels)
+        part = (recipe.num_local, batch, recipe.local_size, recipe.local_size, recipe.channels)
+        return handed_over(whole, dtype), handed_over(part, dtype)
 
     def _masks(self, keys: Sequence[Key]) -> Tensor:
-        """bool `[B, V, N]`."""
+        """bool `[V, B, N]`."""
         grid = self.grid if self.masks is None else self.masks.grid
-        masks = np.zeros((len(keys), self.recipe.num_global, grid, grid), dtype=bool)
+        masks = np.zeros((self.recipe.num_global, len(keys), grid, grid), dtype=bool)
         for row, (sample, visit) in enumerate(keys):
             if self.masks is not None and visit >= self.mask_start_epoch:
                 rng = stream(self.seed, sample, visit, "mask")
                 for view in range(self.recipe.num_global):
-                    masks[row, view] = self.masks.draw(rng)
-        return torch.from_numpy(masks.reshape(len(keys), self.recipe.num_global, grid * grid))
+                    masks[view, row] = self.masks.draw(rng)
+        return torch.from_numpy(masks.reshape(self.recipe.num_global, len(keys), grid * grid))
+
+
+def _packed(changes: Sequence[Sequence[Changes]], part: slice) -> Tensor:
+    """Changes of a part of the views, in the order of their levels: view by view."""
+    return pack_changes([change for view in zip(*(row[part] for row in changes), strict=True) for change in view])

@@ -18,6 +18,7 @@ from ibot_cli.data.keys import KeyPlan
 from ibot_cli.data.loader import require_batch
 from ibot_cli.data.mix import MixRecipe, mix_batch
 from ibot_cli.data.picture import Picture
+from ibot_cli.data.prefetch import Wait
 from ibot_cli.data.replacement import use_or_replace
 from ibot_cli.data.sources import Source
 from ibot_cli.data.steps import in_steps
@@ -45,7 +46,7 @@ class PreparedImages:
     bad: list[tuple[str, str]] = field(default_factory=list)
 
     def pin_memory(self) -> PreparedImages:
-        """The same in page-locked memory; torch's loader calls it for CUDA."""
+        """The same in page-locked memory, from which a CUDA device copies without making the host wait."""
         return replace(self, levels=self.levels.pin_memory(), noise=self.noise.pin_memory())
 
 
@@ -126,7 +127,7 @@ class FinetuneStep:
         used: int64 `[b]`, the images really seen: unreadable ones are replaced.
         labels: int64 `[b]`, of the images really seen, before mixing.
         position: Where this process's slice lies in the global batch.
-        wait_seconds: Time that the training loop waited for this step's data.
+        wait: How long the training waited for this step's data.
         new_bad: Paths of the unreadable files that this step met first.
     """
 
@@ -137,7 +138,7 @@ class FinetuneStep:
     used: np.ndarray
     labels: np.ndarray
     position: slice
-    wait_seconds: float
+    wait: Wait
     new_bad: list[str]
 
 
@@ -233,7 +234,7 @@ class FinetuneLoader:
                     used=used,
                     labels=self._labels[used],
                     position=self._plan.position,
-                    wait_seconds=part.wait_seconds,
+                    wait=part.wait,
                     new_bad=self.bad.add(part.bad),
                 )
 
@@ -242,7 +243,7 @@ class FinetuneLoader:
         recipe = self._assembler.recipe
         images = normalise(part.levels.to(self._device, non_blocking=True), recipe.mean, recipe.std)
         _erase(images, part.boxes, part.noise.to(self._device, non_blocking=True))
-        labels = torch.from_numpy(self._labels[part.used]).to(self._device)
+        labels = torch.from_numpy(self._labels[part.used]).to(self._device, non_blocking=True)
         return LabelledBatch(*mix_batch(images, labels, self._mix, seed=self._assembler.seed, step=step, first=first))
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.assemble import Assembler, Prepared
 from ibot_cli.data.bad_files import BadFiles, BadLimits
 from ibot_cli.data.keys import KeyPlan
+from ibot_cli.data.photometric import finish_views
+from ibot_cli.data.prefetch import Wait
 from ibot_cli.data.sources import Source
 from ibot_cli.data.steps import in_steps
-from ibot_cli.data.transform import ViewRecipe, normalise
+from ibot_cli.data.transform import ViewRecipe
 from ibot_cli.errors import DataError
 
 
@@ -32,7 +35,7 @@ class StepData:
         used: int64 `[b]`, the images really seen: unreadable ones are replaced.
         labels: int64 `[b]`, of the images really seen, or None.
         position: Where this process's slice lies in the global batch.
-        wait_seconds: Time that the training loop waited for this step's data.
+        wait: How long the training waited for this step's data.
         new_bad: Paths of the unreadable files that this step met first.
     """
 
@@ -43,7 +46,7 @@ class StepData:
     used: np.ndarray
     labels: np.ndarray | None
     position: slice
-    wait_seconds: float
+    wait: Wait
     new_bad: list[str]
 
 
@@ -67,7 +70,8 @@ class ViewLoader:
         world: Number of processes.
         max_bad_ratio: Share of unreadable files, see `BadLimits`.
         max_bad_files: Number of unreadable files, see `BadLimits`.
-        device: Where the views are normalised and the batches lie; levels go there as bytes.
+        device: Where the views are changed and normalised and the batches lie; levels go there as bytes.
+        dtype: Of the views.
 
     Raises:
         DataError: Fewer images than one batch.
@@ -91,6 +95,7 @@ class ViewLoader:
         max_bad_ratio: float = 0.01,
         max_bad_files: int = 10,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if batch_size % world or (batch_size // world) % micro_batch_size:
             raise ValueError(f"a batch of {batch_size} does not divide into {world} x n x {micro_batch_size}")
@@ -108,7 +113,7 @@ class ViewLoader:
         )
         self.steps_per_epoch = self._plan.steps_per_epoch
         self._workers = workers
-        self._device = torch.device(device)
+        self._device, self._dtype = torch.device(device), dtype
 
     def steps(self, start: int, stop: int) -> Iterator[StepData]:
         """The steps `start` (inclusive) to `stop` (exclusive), over epoch boundaries.
@@ -139,22 +144,35 @@ class ViewLoader:
                     used=used,
                     labels=None if labels is None else labels[used],
                     position=self._plan.position,
-                    wait_seconds=part.wait_seconds,
+                    wait=part.wait,
                     new_bad=self.bad.add(part.bad),
                 )
 
     def _batch(self, part: Prepared, step: int, first: int) -> Batch:
         """The micro-batch as numbers on the device."""
-        recipe = self._assembler.recipe
-        views = [
-            normalise(levels.to(self._device, non_blocking=True).transpose(0, 1), recipe.mean, recipe.std)
-            for levels in (part.global_levels, part.local_levels)
-        ]
-        batch = Batch.make(views[0], views[1], part.mask.transpose(0, 1).contiguous())
-        # index and weights are made where the mask is: looking for its ones on an accelerator would wait for it
-        masks = (batch.mask, batch.mask_index, batch.mask_weights)
+        # index and weights come from the assembler: looking for the ones of a mask on an accelerator would wait for it
+        masks = (part.mask, part.mask_index, part.mask_weights)
         mask, index, weights = (value.to(self._device, non_blocking=True) for value in masks)
-        return replace(batch, mask=mask, mask_index=index, mask_weights=weights)
+        return Batch(
+            global_views=self._finished(part.global_levels, part.global_changes),
+            local_views=self._finished(part.local_levels, part.local_changes),
+            mask=mask,
+            mask_index=index,
+            mask_weights=weights,
+        )
+
+    def _finished(self, levels: Tensor, changes: Tensor) -> Tensor:
+        """Changed and normalised views on the device, `[V, B, C, H, W]`."""
+        recipe = self._assembler.recipe
+        views = finish_views(
+            levels.to(self._device, non_blocking=True).flatten(0, 1),
+            changes,
+            threshold=recipe.solarize_threshold,
+            mean=recipe.mean,
+            std=recipe.std,
+            dtype=self._dtype,
+        )
+        return views.view(*levels.shape[:2], *views.shape[1:])
 
 
 def require_batch(num_images: int, batch_size: int) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ibot_cli.data.keys import KeyPlan
+from ibot_cli.data.prefetch import CudaLanes, HostWait, Wait, ahead, waited
 from ibot_cli.data.workers import Assembling, Key, in_order
 
 
@@ -28,6 +29,7 @@ class Assembled(Protocol):
 
 P = TypeVar("P", bound=Assembled)
 M = TypeVar("M")
+UNKNOWN = HostWait(0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +41,14 @@ class Taken(Generic[P, M]):
         keys: (sample, visit) of each image.
         parts: What the assembler made, in order.
         micro: The same, finished on the device.
-        wait_seconds: Time that the caller waited for them.
+        wait: How long the training waited for them.
     """
 
     step: int
     keys: list[Key]
     parts: list[P]
     micro: list[M]
-    wait_seconds: float
+    wait: Wait
 
     @property
     def samples(self) -> np.ndarray:
@@ -86,19 +88,35 @@ def in_steps(
         start: First step.
         stop: Step before which it ends.
         workers: Loader processes; 0 loads in this process.
-        device: Where the batches go; for CUDA they are pinned.
+        device: Where the batches go; for CUDA they are pinned, and the next step's are made while one is used.
 
     Raises:
         DataError: As `assembler`, or a loader process failed.
     """
     micro_keys = plan.micro_batches(start, stop)
     prepared = in_order(assembler, micro_keys, workers=workers, pin_memory=device.type == "cuda")
+    taken = _taken(plan, prepared, finish, start, stop)
+    timed = ahead(taken, _tensors, CudaLanes(device)) if device.type == "cuda" else waited(taken)
     try:
-        for step, keys in plan.steps(start, stop):
-            began = time.perf_counter()
-            parts = [next(prepared) for _ in range(0, len(keys), plan.micro_batch_size)]
-            firsts = plan.position.start + np.cumsum([0, *(len(part.used) for part in parts[:-1])])
-            micro = [finish(part, step, int(first)) for part, first in zip(parts, firsts, strict=True)]
-            yield Taken(step=step, keys=keys, parts=parts, micro=micro, wait_seconds=time.perf_counter() - began)
+        for step, wait in timed:
+            yield replace(step, wait=wait)
     finally:
+        timed.close()
+        taken.close()
         prepared.close()
+
+
+def _taken(
+    plan: KeyPlan, prepared: Iterator[P], finish: Callable[[P, int, int], M], start: int, stop: int
+) -> Generator[Taken[P, M], None, None]:
+    for step, keys in plan.steps(start, stop):
+        parts = [next(prepared) for _ in range(0, len(keys), plan.micro_batch_size)]
+        firsts = plan.position.start + np.cumsum([0, *(len(part.used) for part in parts[:-1])])
+        micro = [finish(part, step, int(first)) for part, first in zip(parts, firsts, strict=True)]
+        yield Taken(step=step, keys=keys, parts=parts, micro=micro, wait=UNKNOWN)
+
+
+def _tensors(taken: Taken[P, M]) -> Iterator[Tensor]:
+    """What was made on the device for a step."""
+    for batch in taken.micro:
+        yield from (value for value in vars(batch).values() if isinstance(value, Tensor))

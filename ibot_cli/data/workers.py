@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import traceback
 from collections.abc import Generator, Iterator
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ibot_cli.errors import DataError
 
@@ -40,7 +42,9 @@ def in_order(
         DataError: As `assembler`, or a worker process ended.
     """
     if workers == 0:
-        yield from map(assembler, micro_keys)
+        for keys in micro_keys:
+            part: Any = assembler(keys)
+            yield part.pin_memory() if pin_memory else part
         return
     loader = DataLoader(
         _KeyedDataset(assembler),
@@ -59,6 +63,15 @@ def in_order(
         raise _worker_died(error) from error
     finally:
         del results, loader
+
+
+def handed_over(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor; in a loader process in memory that the main process sees too, which saves a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    # as torch's own collate function does
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 @dataclass(frozen=True)

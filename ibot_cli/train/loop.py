@@ -160,10 +160,10 @@ class Loop:
         batches = [batch.to(plan.device) for batch in self._with_drop_path(data)]
         report = train_step(self.objective, self.optimizer, batches, now, self.settings)
         self.sums.add_stats(report.stats, report.finite)
-        labels = None if data.labels is None else torch.as_tensor(data.labels).to(plan.device)
+        labels = None if data.labels is None else torch.as_tensor(data.labels)
         self.step += 1
         self.reporter.advance(self.step)
-        self.window.add(self.step, data.epoch, now, report, labels, data.wait_seconds)
+        self.window.add(self.step, data.epoch, now, report, labels, data.wait)
 
     def _with_drop_path(self, data: StepData) -> Iterator[Any]:
         """The micro-batches with their slices of the step's drop-path draws, made for the whole global batch."""

@@ -270,6 +270,7 @@ def view_loader(
         DataError: Fewer images than one batch.
     """
     masks: MaskSampler | None = masks_of(config)
+    bf16 = config.runtime.precision == "bf16" and torch.device(device).type == "cuda"
     return ViewLoader(
         source,
         ViewRecipe.from_config(config.views, config.data),
@@ -283,6 +284,7 @@ def view_loader(
         world=distributed.world(),
         grid=config.views.global_size // stride_of(config),
         device=device,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
         max_bad_ratio=config.data.max_bad_ratio,
         max_bad_files=config.data.max_bad_files,
     )

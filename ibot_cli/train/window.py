@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.core.objective import Now
+from ibot_cli.data.prefetch import Wait
 from ibot_cli.distributed import gather_columns
 from ibot_cli.errors import TrainingError
 from ibot_cli.train.step import StepReport
@@ -55,16 +56,15 @@ class Window:
     _known: list[dict[str, Any]] = field(default_factory=list)
     _assignments: list[Tensor] = field(default_factory=list)
     _labels: list[Tensor] = field(default_factory=list)
-    _wait: float = 0.0
+    _waits: list[Wait] = field(default_factory=list)
     _since: float = field(default_factory=time.perf_counter)
 
     def restart_clock(self) -> None:
         """Leaves the time since the last reading out of the speed; called after evaluations and saving."""
-        self._since, self._wait = time.perf_counter(), 0.0
+        self._since = time.perf_counter()
+        self._waits.clear()
 
-    def add(
-        self, step: int, epoch: int, now: Now, report: StepReport, labels: Tensor | None, wait_seconds: float
-    ) -> None:
+    def add(self, step: int, epoch: int, now: Now, report: StepReport, labels: Tensor | None, wait: Wait) -> None:
         """Takes note of update number `step` (counted from 1) of a pre-training; see `note`."""
         numbers = {f"loss/{name}": value for name, value in report.terms.items()}
         numbers["grad_norm"] = report.grad_norm
@@ -79,27 +79,25 @@ class Window:
             "teacher_temp": now.teacher_temp,
             "teacher_patch_temp": now.teacher_patch_temp,
         }
-        self.note(known, numbers, report.finite, wait_seconds)
+        self.note(known, numbers, report.finite, wait)
         if report.assignments is not None and labels is not None:
             self._assignments.append(report.assignments)
             self._labels.append(labels)
 
-    def note(
-        self, known: Mapping[str, Any], numbers: Mapping[str, Tensor], finite: Tensor, wait_seconds: float
-    ) -> None:
+    def note(self, known: Mapping[str, Any], numbers: Mapping[str, Tensor], finite: Tensor, wait: Wait) -> None:
         """Takes note of one update; reads nothing from the device.
 
         Args:
             known: What the host knows: `step` (counted from 1), `epoch`, the schedule's values.
             numbers: Scalars on the device by name, the same names in every step; `loss/*` add up to `loss/total`.
             finite: Whether the update was made, a scalar on the device.
-            wait_seconds: Time that the loop waited for the data.
+            wait: How long the training waited for the data.
         """
         columns = {**numbers, "finite": finite}
         self._names = list(columns)
         self._numbers.append(torch.stack([value.detach().float() for value in columns.values()]))
         self._known.append(dict(known))
-        self._wait += wait_seconds
+        self._waits.append(wait)
 
     def read(self) -> WindowContent:
         """Fetches everything and empties the window.
@@ -108,7 +106,8 @@ class Window:
             TrainingError: Too many consecutive steps were non-finite; the message names the term.
         """
         records = list(self._records())
-        content = WindowContent(records=records, assignments=_joined(self._assignments), labels=_joined(self._labels))
+        assignments, labels = _joined(self._assignments, self._labels)
+        content = WindowContent(records=records, assignments=assignments, labels=labels)
         for store in (self._numbers, self._known, self._assignments, self._labels):
             store.clear()
         self.restart_clock()
@@ -126,7 +125,7 @@ class Window:
             record = {**known, "loss/total": sum(losses.values()), **values, "skipped": not finite}
             if index == len(rows) - 1:
                 record["speed/images_per_second"] = len(rows) * self.batch_size / seconds
-                record["speed/wait_share"] = min(self._wait / seconds, 1.0)
+                record["speed/wait_share"] = min(sum(wait.seconds() for wait in self._waits) / seconds, 1.0)
             self._count(finite, record)
             yield record
 
@@ -147,5 +146,9 @@ def broken_terms(record: Mapping[str, Any]) -> list[str]:
     return [name for name in bad if name != "loss/total"] or ["the gradient"]
 
 
-def _joined(rows: list[Tensor]) -> Tensor | None:
-    return gather_columns(torch.stack(rows)).cpu() if rows else None
+def _joined(assignments: list[Tensor], labels: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """Both over all processes; labels stay on the host until they are read, or every step would wait for the device."""
+    if not assignments:
+        return None, None
+    rows = torch.stack(assignments)
+    return gather_columns(rows).cpu(), gather_columns(torch.stack(labels).to(rows.device)).cpu()

@@ -75,7 +75,7 @@ def test_steps_follow_the_order_of_each_epoch(folder, expected):
         place = step.step % 2 * 8
         np.testing.assert_array_equal(step.samples, epoch_order(5, step.epoch, 22)[place : place + 8])
         np.testing.assert_array_equal(step.labels, source.labels[step.used])
-        assert step.position == slice(0, 8) and step.wait_seconds > 0
+        assert step.position == slice(0, 8) and step.wait.seconds() > 0
         assert [tuple(batch.images.shape) for batch in step.micro] == [(4, 3, 16, 16)] * 2
         assert [tuple(batch.targets.shape) for batch in step.micro] == [(4, 2)] * 2
         assert [len(batch) for batch in step.micro] == [4, 4]

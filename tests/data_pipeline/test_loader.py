@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
+from ibot_cli.core.batch import Batch
 from ibot_cli.core.masking import MaskSampler
+from ibot_cli.data.changes import pack_changes
 from ibot_cli.data.loader import ViewLoader
-from ibot_cli.data.rng import epoch_order
+from ibot_cli.data.photometric import finish_views
+from ibot_cli.data.rng import epoch_order, stream
 from ibot_cli.data.sources import open_source
-from ibot_cli.data.transform import ViewRecipe, make_views
+from ibot_cli.data.transform import ViewRecipe, cut_views
 from ibot_cli.errors import DataError
 from tests.data_pipeline.images import write_image, write_images
 
@@ -67,21 +70,38 @@ def test_steps_follow_the_order_of_each_epoch(folder, expected):
     for data in expected:
         place = data.step % 2 * 8
         np.testing.assert_array_equal(data.samples, epoch_order(5, data.epoch, 22)[place : place + 8])
-        assert data.position == slice(0, 8) and data.wait_seconds > 0
+        assert data.position == slice(0, 8) and data.wait.seconds() > 0
         assert [tuple(batch.global_views.shape) for batch in data.micro] == [(2, 4, 3, 16, 16)] * 2
         assert [tuple(batch.local_views.shape) for batch in data.micro] == [(2, 4, 3, 8, 8)] * 2
         assert all(batch.mask.shape == (2, 4, 16) and batch.mask.is_contiguous() for batch in data.micro)
 
 
-def test_views_are_those_of_make_views(folder, expected):
-    from ibot_cli.data.rng import stream
-
+def test_views_are_those_of_cut_views_and_finish_views(folder, expected):
     data = expected[2]
     source = open_source(str(folder), channels=3)
     for place, (sample, used) in enumerate(zip(data.samples.tolist(), data.used.tolist(), strict=True)):
-        views = make_views(source.read(used), RECIPE, stream(5, sample, data.epoch, "crops"))
-        assert torch.equal(values(data)[0][:, place], torch.stack(views[0]))
-        assert torch.equal(values(data)[1][:, place], torch.stack(views[1]))
+        crops, changes = cut_views(source.open(used), RECIPE, stream(5, sample, data.epoch, "crops"))
+        for part, views in ((slice(0, 2), values(data)[0]), (slice(2, None), values(data)[1])):
+            finished = finish_views(
+                torch.stack(crops[part]),
+                pack_changes(changes[part]),
+                threshold=RECIPE.solarize_threshold,
+                mean=RECIPE.mean,
+                std=RECIPE.std,
+            )
+            torch.testing.assert_close(views[:, place], finished, rtol=0, atol=1e-5)
+
+
+def test_masks_are_those_of_the_sampler_with_index_and_weights(expected):
+    for data in expected[2:]:
+        for batch, samples in zip(data.micro, data.samples.reshape(2, 4).tolist(), strict=True):
+            for place, sample in enumerate(samples):
+                rng = stream(5, sample, data.epoch, "mask")
+                for view in range(2):
+                    assert batch.mask[view, place].tolist() == MASKS.draw(rng).ravel().tolist()
+            made = Batch.make(batch.global_views, batch.local_views, batch.mask)
+            assert torch.equal(batch.mask_index, made.mask_index)
+            assert torch.equal(batch.mask_weights, made.mask_weights)
 
 
 def test_masks_begin_with_their_epoch(expected):

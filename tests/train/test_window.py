@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ibot_cli.data.prefetch import HostWait
 from ibot_cli.errors import TrainingError
 from ibot_cli.train.step import StepReport
 from ibot_cli.train.window import Window
@@ -37,7 +38,7 @@ def window(max_bad_steps: int = 3) -> Window:
 
 def add(win: Window, step: int, *, labels: Tensor | None = None, **values: float) -> None:
     rows = None if labels is None else [step, step + 1]
-    win.add(step, (step - 1) // 10, tiny.now(lr=step / 100), report(rows=rows, **values), labels, 0.0)
+    win.add(step, (step - 1) // 10, tiny.now(lr=step / 100), report(rows=rows, **values), labels, HostWait(0.0))
 
 
 def test_one_record_per_step() -> None:
@@ -77,7 +78,7 @@ def test_reading_empties_the_window() -> None:
 
 def test_no_agreement_no_column() -> None:
     win = window()
-    win.add(1, 0, tiny.now(), report(agreement=None), None, 0.0)
+    win.add(1, 0, tiny.now(), report(agreement=None), None, HostWait(0.0))
     assert "agreement" not in win.read().records[0]
 
 
@@ -88,7 +89,7 @@ def test_assignments_are_kept_with_labels_only() -> None:
     content = win.read()
     assert content.assignments is not None and content.assignments.tolist() == [[1, 2], [2, 3]]
     assert content.labels is not None and content.labels.tolist() == [[5, 6], [5, 6]]
-    win.add(3, 0, tiny.now(), report(rows=[1, 2]), None, 0.0)
+    win.add(3, 0, tiny.now(), report(rows=[1, 2]), None, HostWait(0.0))
     assert win.read().assignments is None
 
 

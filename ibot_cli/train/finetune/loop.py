@@ -125,7 +125,7 @@ class FinetuneLoop:
         self.reporter.advance(self.step)
         known_values = {"step": self.step, "epoch": data.epoch, "lr": lr}
         numbers = {"loss/class": report.loss, "grad_norm": report.grad_norm}
-        self.window.note(known_values, numbers, report.finite, data.wait_seconds)
+        self.window.note(known_values, numbers, report.finite, data.wait)
         counted = torch.stack([report.loss.double(), torch.ones_like(report.loss, dtype=torch.float64)])
         self.losses += torch.where(report.finite, counted, 0.0)
 
