@@ -1,10 +1,9 @@
-"""DATA as the user names it: a folder, a list of paths or an embedded data set."""
+"""DATA as the user names it: a folder, a list of paths, tar shards, a Hugging Face or an embedded data set."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +17,12 @@ from ibot_cli.data.files import FileSource, Split, data_fingerprint, no_test_spl
 from ibot_cli.data.folders import open_folder
 from ibot_cli.data.huggingface.source import open_huggingface
 from ibot_cli.data.lists import open_list
+from ibot_cli.data.missing import not_there, unknown_builtin
 from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.picture import Encoded, Picture
 from ibot_cli.data.scan import EXTENSIONS
+from ibot_cli.data.shards.names import find_shards
+from ibot_cli.data.shards.source import open_shards
 from ibot_cli.errors import DataError
 
 __all__ = ["FileSource", "Source", "Split", "Subset", "data_fingerprint", "open_source"]
@@ -135,26 +137,34 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
     """Open DATA.
 
     Args:
-        data: A folder, a text file of paths, `builtin:digits` or `builtin:photos`.
+        data: A folder, a text file of paths, tar shards, `hf:...`, `builtin:digits` or `builtin:photos`.
         channels: 1 or 3; images are converted.
         bits: Of a level; see `PixelFormat`.
         decoder: What decodes image files; see `PixelFormat`.
-        split: Which part, where the data say so themselves: an embedded set, or a folder with `train/` and `val/` or
-            `test/`. Data without a split are all `train`.
+        split: Which part, where the data say so themselves: an embedded set, a folder with `train/` and `val/` or
+            `test/`, tar shards with such names. Data without a split are all `train`.
 
     Raises:
         DataError: Nothing there, no image in it, not a list, an unknown builtin, or no test part.
     """
+    pixels = PixelFormat(channels=channels, bits=bits, decoder=decoder)
     if data.startswith("builtin:"):
         return _open_builtin(data.removeprefix("builtin:"), channels, split)
-    path, pixels = Path(data).expanduser(), PixelFormat(channels=channels, bits=bits, decoder=decoder)
     if data.startswith("hf:"):
         return open_huggingface(data, pixels=pixels, split=split)
-    if not path.exists():
-        raise _missing(data, path)
+    path = Path(data).expanduser()
     if path.is_dir():
         _refuse_run(data, path)
-        return open_folder(path, data, pixels=pixels, split=split)
+    if find_shards(data) is not None:
+        return open_shards(data, pixels=pixels, split=split)
+    if not path.exists():
+        raise not_there(data, path, tuple(BUILTINS))
+    return (
+        open_folder(path, data, pixels=pixels, split=split) if path.is_dir() else _open_file(path, data, pixels, split)
+    )
+
+
+def _open_file(path: Path, data: str, pixels: PixelFormat, split: Split) -> Source:
     if path.suffix.lower().lstrip(".") in EXTENSIONS:
         raise DataError(f"{data} is a single image.", hint="Give the folder that holds it, or a text file of paths.")
     if split == "test":
@@ -164,10 +174,7 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
 
 def _open_builtin(name: str, channels: int, split: Split) -> Source:
     if name not in BUILTINS:
-        raise DataError(
-            f"There is no embedded data set `{name}`.{_did_you_mean(name, list(BUILTINS), 'builtin:')}",
-            hint="Embedded: " + ", ".join(f"builtin:{key}" for key in BUILTINS) + ".",
-        )
+        raise unknown_builtin(name, tuple(BUILTINS))
     return BUILTINS[name](channels=channels, split=split)
 
 
@@ -179,28 +186,3 @@ def _refuse_run(data: str, path: Path) -> None:
             hint=f"Name its images, as {path / 'data.json'} does; its recipe for other images is --config "
             f"{path / 'config.yaml'}.",
         )
-
-
-def _missing(data: str, path: Path) -> DataError:
-    if data in BUILTINS:
-        hint = f"The embedded data set of that name is builtin:{data}."
-        return DataError(f"There is no folder or file {data}.", hint=hint)
-    if "://" in data:
-        return DataError(f"{data} is not on this machine.", hint="Download the images first, then give their folder.")
-    parent = path.parent
-    siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    text = f"There is no folder or file {data}."
-    if not parent.is_dir():
-        text += f" Its parent {parent} does not exist either."
-    prefix = "" if str(parent) == "." else f"{parent}/"
-    return DataError(
-        text + _did_you_mean(path.name, siblings, prefix),
-        hint="DATA is a folder of images, a text file of paths, "
-        + " or ".join(f"builtin:{key}" for key in BUILTINS)
-        + ".",
-    )
-
-
-def _did_you_mean(word: str, choices: Sequence[str], prefix: str) -> str:
-    close = difflib.get_close_matches(word, choices, n=1)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""

@@ -1,0 +1,1 @@
+"""Images in tar files, read at random without unpacking: the layout of WebDataset."""
