@@ -106,7 +106,7 @@ def test_a_busy_device_does_not_wait_although_the_host_does() -> None:
 
 
 def test_a_device_waits_for_what_is_missing() -> None:
-    """Images come every 8 seconds, a step takes 5: it waits 3, and only for the last batch not: that was made before."""
+    """Images come every 8 seconds, a step takes 5: it waits 3, but not for the last, which was made before."""
     machine = Machine()
     assert train(machine, 5.0, 8, 8.0)[1:] == pytest.approx([3.0] * 6 + [0.0])
 
