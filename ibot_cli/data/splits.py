@@ -6,16 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ibot_cli.data.folders import CHOSEN, split_folders
+from ibot_cli.data.folders import CHOSEN
+from ibot_cli.data.huggingface.address import PREFIX
+from ibot_cli.data.places import BUILTIN, own_parts
+from ibot_cli.data.shards.source import ShardSource
 from ibot_cli.data.sources import Source, Subset, open_source
 
 
-def open_splits(data: str, *, channels: int, seed: int = 0, test_ratio: float = 0.2) -> tuple[Source, Source, str]:
+def open_splits(
+    data: str, *, channels: int, bits: int = 8, seed: int = 0, test_ratio: float = 0.2
+) -> tuple[Source, Source, str]:
     """Open DATA in two parts that share no image.
 
     Args:
         data: As for `open_source`.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         seed: Of the hold-out, where the data have no test part of their own.
         test_ratio: Share of the images that is held out then.
 
@@ -25,17 +31,15 @@ def open_splits(data: str, *, channels: int, seed: int = 0, test_ratio: float = 
     Raises:
         DataError: As `open_source`.
     """
-    path = Path(data).expanduser()
-    parts = split_folders(path) if path.is_dir() else []
-    own = data.startswith("builtin:") or len(parts) > 1
-    if own:
-        train = open_source(data, channels=channels, split="train")
-        test = open_source(data, channels=channels, split="test")
+    parts = own_parts(data)
+    if parts:
+        train = open_source(data, channels=channels, bits=bits, split="train")
+        test = open_source(data, channels=channels, bits=bits, split="test")
         if len(parts) == 2:  # both are used, so there is nothing to tell about the choice
             for part in (train, test):
                 part.notes[:] = [note for note in part.notes if not note.startswith(CHOSEN)]
         return train, test, f"The data's own split: {len(train):,} training and {len(test):,} test images."
-    source = open_source(data, channels=channels, split="train")
+    source = open_source(data, channels=channels, bits=bits, split="train")
     chosen = holdout(len(source), source.labels, seed=seed, ratio=test_ratio)
     train, test = Subset(source, np.flatnonzero(~chosen)), Subset(source, np.flatnonzero(chosen))
     kind = "random" if source.labels is None else "stratified"
@@ -44,6 +48,25 @@ def open_splits(data: str, *, channels: int, seed: int = 0, test_ratio: float = 
         f"{len(train):,} training and {len(test):,} test images."
     )
     return train, test, sentence
+
+
+def parts_of_images(data: str, source: Source) -> list[str] | None:
+    """Which part of DATA each image of `source`, opened as all of DATA, is in; None where there are no parts.
+
+    Raises:
+        DataError: As `open_source`.
+    """
+    parts = own_parts(data)
+    if not parts:
+        return None
+    if isinstance(source, ShardSource):
+        return source.parts
+    if data.startswith((BUILTIN, PREFIX)):
+        train = open_source(data, channels=1, split="train")
+        known = {train.path(place) for place in range(len(train))}
+        return [parts[0] if source.path(place) in known else parts[1] for place in range(len(source))]
+    depth = len(Path(data).expanduser().resolve().parts)
+    return [Path(source.path(place)).parts[depth] for place in range(len(source))]
 
 
 def holdout(num_images: int, labels: np.ndarray | None, *, seed: int, ratio: float) -> np.ndarray:

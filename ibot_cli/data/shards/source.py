@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class ShardSource(EncodedSource):
         name: What people call it.
         root: Folder of the tar files.
         index: Of all tar files of DATA.
-        shards: Places in `index.shards` of those whose images these are.
+        parts: Places in `index.shards` of those whose images these are, by the part of DATA that they belong to.
         pixels: What the images become.
         labels: Of these images.
         notes: Sentences for the user.
@@ -46,7 +46,7 @@ class ShardSource(EncodedSource):
         name: str,
         root: Path,
         index: ShardIndex,
-        shards: Sequence[int],
+        parts: Mapping[str, Sequence[int]],
         pixels: PixelFormat,
         labels: Labels,
         notes: Sequence[str] = (),
@@ -58,8 +58,9 @@ class ShardSource(EncodedSource):
         self.notes = [*notes, *([labels.note] if labels.note else [])]
         self._root = root
         self._index = index
-        self._shards = list(shards)
-        self._first = [0, *np.cumsum([index.shards[shard].images for shard in shards]).tolist()]
+        self._parts = parts
+        self._shards = [shard for part in parts.values() for shard in part]
+        self._first = [0, *np.cumsum([index.shards[shard].images for shard in self._shards]).tolist()]
         self._files = OpenFiles()
 
     def __len__(self) -> int:
@@ -76,6 +77,14 @@ class ShardSource(EncodedSource):
         shard, member = self._find(index)
         name = member.name.removeprefix("./").lstrip("/")
         return f"{shard.path}/{name}".encode(errors="surrogateescape").decode(errors="replace")
+
+    @property
+    def parts(self) -> list[str]:
+        """The part of DATA that each image is in."""
+        sizes = {
+            part: sum(self._index.shards[shard].images for shard in shards) for part, shards in self._parts.items()
+        }
+        return [part for part, size in sizes.items() for _ in range(size)]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,7 +151,7 @@ def open_shards(data: str, *, pixels: PixelFormat, split: Split = "train") -> Sh
         name=f"{data} ({', '.join(chosen)})" if about.parts else data,
         root=about.files.root,
         index=index,
-        shards=shards,
+        parts=chosen,
         pixels=pixels,
         labels=labels_of(index, _rows(index, shards), about),
         notes=[*_choice_note(about, chosen), *notes_of(states)],

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli.data.folders import split_folders
+from ibot_cli.data.places import own_parts
 from ibot_cli.data.scan import natural_key
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.errors import UsageError
@@ -49,19 +48,20 @@ class Classes:
     names: tuple[str, ...]
 
 
-def open_images(data: str, *, channels: int, part: Part = "auto") -> ClusterImages:
+def open_images(data: str, *, channels: int, bits: int = 8, part: Part = "auto") -> ClusterImages:
     """Open DATA for clustering.
 
     Args:
         data: As for `open_source`.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         part: `auto` is the test part where the data have one of their own, which is what the papers cluster, else all.
 
     Raises:
         DataError: As `open_source`; there is no test part.
     """
     chosen = ("test" if has_test_part(data) else "all") if part == "auto" else part
-    source = open_source(data, channels=channels, split=chosen)
+    source = open_source(data, channels=channels, bits=bits, split=chosen)
     names = {"all": "all", "train": "training", "test": "test"}
     sentence = f"{len(source):,} images: {names[chosen]} images of {data}."
     return ClusterImages(source=source, sentence=sentence, fingerprint=_fingerprint(source))
@@ -69,8 +69,7 @@ def open_images(data: str, *, channels: int, part: Part = "auto") -> ClusterImag
 
 def has_test_part(data: str) -> bool:
     """Whether DATA themselves say which images are for training and which for testing."""
-    path = Path(data).expanduser()
-    return data.startswith("builtin:") or (path.is_dir() and len(split_folders(path)) > 1)
+    return bool(own_parts(data))
 
 
 def class_names(source: Source) -> list[str] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ibot_cli.progress import counted
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
@@ -48,7 +46,7 @@ def _count(value: object) -> str | None:
 
 def _gone(data: object) -> str:
     """DATA, where it names a place that is not there any more."""
-    if not isinstance(data, str) or data.startswith("builtin:") or Path(data).exists():
+    if not isinstance(data, str) or is_here(data):
         return ""
     return data
 
