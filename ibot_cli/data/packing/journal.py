@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ibot_cli.data.shards.description import UNFINISHED
 from ibot_cli.durable import write_json
 from ibot_cli.errors import DataError
 
-JOURNAL, PACK = "unfinished.json", "pack.json"
 VERSION = 1
 
 
@@ -63,7 +63,7 @@ class Journal:
         Raises:
             DataError: The folder holds a pack of something else, or a shard is not as it was.
         """
-        path = folder / JOURNAL
+        path = folder / UNFINISHED
         if not path.exists():
             return cls(folder, request, [])
         try:
@@ -94,11 +94,15 @@ class Journal:
             OSError: The disk is full or not writable.
         """
         content = {"version": VERSION, "request": self.request, "shards": [asdict(shard) for shard in self.shards]}
-        write_json(self.folder / JOURNAL, content)
+        write_json(self.folder / UNFINISHED, content)
 
     def of(self, split: str) -> list[Shard]:
         """The complete shards of a split, in order."""
         return [shard for shard in self.shards if shard.split == split]
+
+    def stop(self, split: str) -> int:
+        """Index of the first image of a split that no complete shard has dealt with."""
+        return max((shard.stop for shard in self.of(split)), default=0)
 
 
 def differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> DataError:

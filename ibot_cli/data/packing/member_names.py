@@ -11,6 +11,7 @@ import numpy as np
 from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.data.sources import Source
 
+INSIDE_TAR = re.compile(r"^.*\.tar/", re.IGNORECASE)
 UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -74,7 +75,8 @@ def _common_folder(source: Source) -> str:
 
 def _normal(path: str) -> str:
     """Relative parts resolved by name, and nothing in it that tar readers or terminals trip over."""
-    return posixpath.normpath(UNFIT.sub("_", path.replace("\\", "/"))).lstrip("/").removeprefix("../")
+    path = posixpath.normpath(UNFIT.sub("_", path.replace("\\", "/")))
+    return INSIDE_TAR.sub("", path).lstrip("/").removeprefix("../")
 
 
 def _hash(name: str) -> int:

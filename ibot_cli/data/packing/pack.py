@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ibot_cli.data.packing.journal import JOURNAL, PACK, VERSION, Journal, Shard, differs
+from ibot_cli.data.packing.journal import VERSION, Journal, Shard, differs
 from ibot_cli.data.packing.options import PackOptions
-from ibot_cli.data.packing.parts import open_parts, request_of
+from ibot_cli.data.packing.parts import notes_of, open_parts, request_of
 from ibot_cli.data.packing.place import claimed
+from ibot_cli.data.packing.sample import Sample, check_room, sample_of
 from ibot_cli.data.packing.shards import Packing, pack_split
+from ibot_cli.data.shards.description import PACK, UNFINISHED
 from ibot_cli.data.sources import Source
 from ibot_cli.durable import write_json
 from ibot_cli.errors import DataError
@@ -33,6 +35,7 @@ class PackResult:
         packed_bytes: Of the shards.
         kept: Images whose file kept its bytes.
         unreadable: Reason by path, of the files that are left out.
+        decode_ms: Milliseconds to decode an image before and after, measured on a sample; None where nothing changed.
         notes: Sentences for the user.
         finished_before: Whether there was nothing to do.
     """
@@ -45,6 +48,7 @@ class PackResult:
     packed_bytes: int
     kept: int
     unreadable: dict[str, str]
+    decode_ms: tuple[float, float] | None
     notes: list[str]
     finished_before: bool
 
@@ -71,11 +75,13 @@ def pack(data: str, out: Path, options: PackOptions, *, workers: int, report: Re
     with claimed(out, data):
         request = request_of(parts, options)
         found = _finished(out, request)
+        sample = sample_of(parts, options)
         if found is not None:
-            return _result(out, found, parts, finished_before=True)
+            return _result(out, data, found, parts, sample, finished_before=True)
         journal = Journal.load(out, request)
+        check_room(out, sample, {split: len(source) - journal.stop(split) for split, source in parts.items()})
         content = _written(Packing(parts, options, journal), journal, workers, report, data)
-        return _result(out, content, parts, finished_before=False)
+        return _result(out, data, content, parts, sample, finished_before=False)
 
 
 def _finished(out: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -89,7 +95,7 @@ def _finished(out: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
         raise DataError(f"{out / PACK} cannot be read: {error}.", hint="Pack into another folder.") from error
     if there != request:
         raise differs(out, there, request, "a finished pack")
-    (out / JOURNAL).unlink(missing_ok=True)  # all that a kill between the last two steps leaves
+    (out / UNFINISHED).unlink(missing_ok=True)  # all that a kill between the last two steps leaves
     return content
 
 
@@ -102,7 +108,7 @@ def _written(packing: Packing, journal: Journal, workers: int, report: Report, d
             unreadable |= pack_split(packing, split, workers=workers, report=report)
         content = _content(packing.parts, journal, unreadable, data)
         write_json(out / PACK, content)
-        (out / JOURNAL).unlink()
+        (out / UNFINISHED).unlink()
     except OSError as error:
         raise DataError(
             f"{out} cannot be written: {error.strerror or error}.",
@@ -134,9 +140,17 @@ def _entry(shard: Shard) -> dict[str, Any]:
     return {"file": shard.file, "images": shard.images, "bytes": shard.bytes}
 
 
-def _result(out: Path, content: Mapping[str, Any], parts: Mapping[str, Source], *, finished_before: bool) -> PackResult:
+def _result(
+    out: Path,
+    data: str,
+    content: Mapping[str, Any],
+    parts: Mapping[str, Source],
+    sample: Sample,
+    *,
+    finished_before: bool,
+) -> PackResult:
     splits: Mapping[str, list[Mapping[str, Any]]] = content["splits"]
-    notes = [note for source in parts.values() for note in source.notes]
+    notes = notes_of(data, parts)
     if content["deep"]:
         notes.append(
             f"{content['deep']:,} files with more than 8 bits, or TIFF of other than 1 or 3 bands, kept their bytes."
@@ -150,6 +164,7 @@ def _result(out: Path, content: Mapping[str, Any], parts: Mapping[str, Source], 
         packed_bytes=content["bytes"],
         kept=content["kept"],
         unreadable=dict(content["unreadable"]),
-        notes=list(dict.fromkeys(notes)),
+        decode_ms=sample.decode_ms,
+        notes=notes,
         finished_before=finished_before,
     )

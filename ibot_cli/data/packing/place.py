@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibot_cli.data.packing.journal import JOURNAL, PACK
+from ibot_cli.data.shards.description import PACK, UNFINISHED
 from ibot_cli.durable import TEMPORARY_SUFFIX, remove_leftovers
 from ibot_cli.errors import DataError
 from ibot_cli.lock import FolderLock
@@ -52,7 +52,7 @@ def _check_content(out: Path) -> None:
     """Raise where something else lies there."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file.", hint="Name a new folder for the shards.")
-    if not out.is_dir() or (out / JOURNAL).is_file() or (out / PACK).is_file():
+    if not out.is_dir() or (out / UNFINISHED).is_file() or (out / PACK).is_file():
         return
     others = [entry.name for entry in out.iterdir() if not _is_ours(entry.name)]
     if others:
@@ -67,7 +67,7 @@ def _is_ours(name: str) -> bool:
 
 def _tidy(out: Path) -> None:
     """Leave no lock in a finished pack, and no folder where nothing was begun; called with the lock held."""
-    if (out / JOURNAL).exists():
+    if (out / UNFINISHED).exists():
         return
     with contextlib.suppress(OSError):
         (out / LOCK).unlink(missing_ok=True)

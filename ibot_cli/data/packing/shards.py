@@ -163,7 +163,7 @@ def pack_split(
     """
     source = packing.parts[split]
     names = MemberNames(source)
-    start = max((shard.stop for shard in packing.journal.of(split)), default=0)
+    start = packing.journal.stop(split)
     writing = _Split(packing, split, stop=start)
     outcomes = _outcomes(source, packing.options, start, workers)
     report(split, start, len(source))

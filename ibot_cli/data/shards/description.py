@@ -11,7 +11,7 @@ from ibot_cli.data.folders import TESTS, TRAIN
 from ibot_cli.data.shards.names import ShardFiles, part_of
 from ibot_cli.errors import DataError
 
-PACK = "pack.json"
+PACK, UNFINISHED = "pack.json", "unfinished.json"
 CLASSES = "classes.txt"
 
 
@@ -40,9 +40,15 @@ def describe(files: ShardFiles, whole_folder: bool) -> Description:
         whole_folder: Whether DATA name the folder, not files in it: only then a pack says which belong to it.
 
     Raises:
-        DataError: `pack.json` is damaged or lists a file that is missing; `classes.txt` cannot be read.
+        DataError: `pack.json` is damaged or lists a file that is missing, or the pack is not finished; `classes.txt`
+            cannot be read.
     """
     pack = files.root / PACK
+    if whole_folder and (files.root / UNFINISHED).is_file() and not pack.is_file():
+        raise DataError(
+            f"{files.root} is a pack that was interrupted: images are missing.",
+            hint="Run the same `ibot data pack` again, which goes on where it stopped.",
+        )
     if pack.is_file():
         return _of_pack(files, pack, whole_folder)
     names = _names_file(files.root)
