@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from ibot_cli.data.decode import PixelFormat, read_content
+from ibot_cli.data.decode import PixelFormat, UnreadableImage, read_content
 from ibot_cli.data.encoded import EncodedSource
+from ibot_cli.data.file_states import FileStates, file_state, stat_files, states_fingerprint
+from ibot_cli.data.index import FolderIndex
+from ibot_cli.data.name_table import NameTable
 from ibot_cli.data.picture import Encoded
-from ibot_cli.data.scan import NameTable
 from ibot_cli.errors import DataError
 
 Split = Literal["all", "train", "test"]
@@ -32,6 +32,7 @@ class FileSource(EncodedSource):
         classes: Class names or None.
         notes: Sentences for the user.
         lines: Line of each name in a list file, or None.
+        index: Where the names come from, if all of one; keeps what the files are.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class FileSource(EncodedSource):
         *,
         name: str,
         root: Path,
-        names: Iterable[str],
+        names: Iterable[str] | NameTable,
         pixels: PixelFormat,
         labels: np.ndarray | None = None,
         classes: list[str] | None = None,
         notes: Sequence[str] = (),
         lines: np.ndarray | None = None,
+        index: FolderIndex | None = None,
     ) -> None:
         super().__init__(pixels)
         self.name = name
@@ -52,8 +54,10 @@ class FileSource(EncodedSource):
         self.classes = classes
         self.notes = list(notes)
         self._root = root
-        self._names = NameTable(names)
+        self._names = names if isinstance(names, NameTable) else NameTable(names)
         self._lines = lines
+        self._index = index
+        self._states: FileStates | None = None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -61,7 +65,9 @@ class FileSource(EncodedSource):
     def encoded(self, index: int) -> Encoded:
         """The stored file; see `Source`."""
         file = self._file(index)
-        return Encoded(read_content(file, self.place(index)), file.suffix.removeprefix(".").lower())
+        content = read_content(file, self.place(index))
+        self._check(index, str(file))
+        return Encoded(content, file.suffix.removeprefix(".").lower())
 
     def place(self, index: int) -> str:
         """The file, with its line in the list that named it."""
@@ -73,40 +79,45 @@ class FileSource(EncodedSource):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over relative names, sizes and modification times; asks the file system once per file."""
-        root = str(self._root)
-        names, sizes, mtimes = [], [], []
-        for index in range(len(self)):
-            name = self._names[index].removeprefix(f"{root}/")
-            names.append(name)
-            try:
-                status = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118  # Path objects take ten times as long
-                sizes.append(status.st_size)
-                mtimes.append(status.st_mtime_ns)
-            except OSError:
-                sizes.append(-1)
-                mtimes.append(-1)
-        return data_fingerprint(names, sizes, mtimes)
+        """SHA-256 over relative names, sizes and modification times; asks the file system once per file.
+
+        From then on a file that is not as it was then is unreadable: what is computed from the images would not be
+        that of the images with this fingerprint.
+        """
+        states = stat_files(self._root, self._names)
+        known = None if self._index is None else self._index.states
+        if known is not None and known[0] == states:
+            self._states = known[0]
+            return known[1]
+        self._states = states
+        fingerprint = states_fingerprint(self._root, self._names, states)
+        if self._index is not None:
+            self._index.remember(states, fingerprint)
+        return fingerprint
+
+    @property
+    def known_fingerprint(self) -> str:
+        """The fingerprint as somebody found it before, if the folders did not change since; else `fingerprint`.
+
+        It asks for no file, which takes long for a million of them on a slow disk. What makes it safe for those who
+        read the images that they use: a file that changed is unreadable from then on, and the next start finds it.
+        """
+        known = None if self._index is None else self._index.states
+        if known is None or "fingerprint" in self.__dict__:
+            return self.fingerprint
+        self._states = known[0]
+        return known[1]
+
+    def _check(self, index: int, file: str) -> None:
+        """Raise if the file is not what the fingerprint was made from."""
+        if self._states is None or file_state(file) == self._states[index]:
+            return
+        if self._index is not None:
+            self._index.forget()
+        raise UnreadableImage(self.place(index), "it changed since the run began; start again to use it as it is now")
 
     def _file(self, index: int) -> Path:
         return self._root / self._names[index]
-
-
-def data_fingerprint(paths: Sequence[str], sizes: Sequence[int], mtimes: Sequence[int]) -> str:
-    """What identifies a set of files wherever it lies.
-
-    Args:
-        paths: Relative to the data's root, with `/`.
-        sizes: Bytes.
-        mtimes: Modification times in nanoseconds.
-
-    Returns:
-        SHA-256 in hex over the entries, sorted by path.
-    """
-    digest = hashlib.sha256()
-    for path, size, mtime in sorted(zip(paths, sizes, mtimes, strict=True)):
-        digest.update(f"{path}\0{size}\0{mtime}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 class NoTestPart(DataError):

@@ -8,7 +8,9 @@ import numpy as np
 
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource, Split, no_test_split
-from ibot_cli.data.scan import Scan, natural_key, scan_images, visible_folders
+from ibot_cli.data.index import FolderIndex, open_index
+from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.scan import Scan, natural_order, visible_folders
 from ibot_cli.errors import DataError
 
 TRAIN = "train"
@@ -27,24 +29,25 @@ def open_folder(folder: Path, data: str, *, pixels: PixelFormat, split: Split) -
     try:
         parts = split_folders(folder)
         chosen = _choose(parts, split, data)
-        scans = {part: scan_images(folder, part) for part in chosen}
+        indices = {part: open_index(folder, part) for part in chosen}
     except OSError as error:
         raise DataError(
             f"{data} cannot be listed: {error.strerror or error}.", hint="Check the permissions of the folder."
         ) from error
-    names = [name for scan in scans.values() for name in scan.names]
-    if not names:
-        raise _no_image(data, chosen, list(scans.values()))
-    notes = [note for scan in scans.values() for note in scan.notes()]
+    scans = [index.found for index in indices.values()]
+    names, only = _names(list(indices.values()))
+    if not len(names):
+        raise _no_image(data, chosen, scans)
+    notes = [note for scan in scans for note in scan.notes()]
     if parts:
         rest = [f"{part}/" for part in parts if part not in chosen]
         unused = f"; {', '.join(rest)} not used" if rest else ""
         notes.insert(0, f"{CHOSEN}{', '.join(f'{part}/' for part in chosen)}{unused}.")
-    classes = _split_classes(folder, parts) if parts else None
-    labels, classes = _labels(scans, classes)
+    labels, classes = _labels(scans, len(names), _split_classes(folder, parts) if parts else None)
     title = f"{data} ({', '.join(chosen)})" if parts else data
+    root = folder.resolve()
     return FileSource(
-        name=title, root=folder.resolve(), names=names, pixels=pixels, labels=labels, classes=classes, notes=notes
+        name=title, root=root, names=names, pixels=pixels, labels=labels, classes=classes, notes=notes, index=only
     )
 
 
@@ -76,24 +79,29 @@ def _choose(parts: list[str], split: Split, data: str) -> list[str]:
 
 def _split_classes(folder: Path, parts: list[str]) -> list[str]:
     """Class names over all parts, so that a label means the same in each of them."""
-    return sorted({name for part in parts for name in visible_folders(folder / part)}, key=natural_key)
+    return natural_order(list({name for part in parts for name in visible_folders(folder / part)}))
 
 
-def _labels(scans: dict[str, Scan], classes: list[str] | None) -> tuple[np.ndarray | None, list[str] | None]:
+def _names(indices: list[FolderIndex]) -> tuple[NameTable, FolderIndex | None]:
+    """All names, and the index if one holds them all."""
+    if len(indices) == 1:
+        return indices[0].names, indices[0]
+    return NameTable(name for index in indices for name in index.names), None
+
+
+def _labels(
+    scans: list[Scan], num_images: int, classes: list[str] | None
+) -> tuple[np.ndarray | None, list[str] | None]:
     """int64 labels and class names, or None and None."""
-    found = []
-    for part, scan in scans.items():
-        depth = 1 if part else 0
-        for name in scan.names:
-            pieces = name.split("/", depth + 1)
-            if len(pieces) < depth + 2:
-                return None, None
-            found.append(pieces[depth])
-    classes = sorted(set(found), key=natural_key) if classes is None else classes
+    groups = [(name, count) for scan in scans for name, count in scan.groups if count]
+    counts = [count for _, count in groups]
+    if sum(counts) < num_images:
+        return None, None
+    classes = natural_order(list({name for name, _ in groups})) if classes is None else classes
     if len(classes) < 2:
         return None, None
     number = {name: index for index, name in enumerate(classes)}
-    return np.array([number[name] for name in found], dtype=np.int64), classes
+    return np.repeat(np.array([number[name] for name, _ in groups], dtype=np.int64), counts), classes
 
 
 def _no_image(data: str, chosen: list[str], scans: list[Scan]) -> DataError:
@@ -102,9 +110,8 @@ def _no_image(data: str, chosen: list[str], scans: list[Scan]) -> DataError:
     if not others:
         text = f"{where} holds no files."
     else:
-        kinds = ", ".join(
-            f"{count} {'.' + kind if kind else 'without extension'}" for kind, count in others.most_common(5)
-        )
+        most = sorted(others.items(), key=lambda each: (-each[1], each[0]))[:5]
+        kinds = ", ".join(f"{count} {'.' + kind if kind else 'without extension'}" for kind, count in most)
         text = f"{where} holds no image: {others.total():,} other files ({kinds})."
     notes = " ".join(note for scan in scans for note in scan.notes())
     return DataError(

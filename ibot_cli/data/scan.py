@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -9,10 +10,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm"})
-NUMBER = re.compile("([0-9]+)")
+NUMBER = re.compile("[0-9]+")
+UNREADABLE, REPEATED = -1, -2
+BROKEN, FILE, FOLDER = 0, 1, 2
+
+
+@dataclass
+class Visited:
+    """A folder that was met, as it was.
+
+    Attributes:
+        name: Relative to the root; empty for the root itself.
+        mtime: When it was changed, nanoseconds; taken before it was listed.
+        listing: `listing_digest` of it, or `UNREADABLE`, or `REPEATED` for one that was met before.
+    """
+
+    name: str
+    mtime: int
+    listing: int
 
 
 @dataclass
@@ -20,18 +36,24 @@ class Scan:
     """What lies under a folder.
 
     Attributes:
-        names: Image files relative to the folder, with `/`, in natural order.
+        names: Image files relative to the root, with `/`, in natural order.
+        groups: First-level folders in the order of `names`, with the number of images in each.
         others: Number of other files by lower-case extension.
         broken_links: Symbolic links that lead nowhere.
         repeated_folders: Folders that links reach a second time; they are read once.
         unreadable_folders: Folders that may not be listed.
+        visited: All folders that were met.
+        links: Where symbolic links that are no folders lead: `BROKEN` or `FILE`.
     """
 
     names: list[str] = field(default_factory=list)
+    groups: list[tuple[str, int]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     broken_links: int = 0
     repeated_folders: int = 0
     unreadable_folders: list[str] = field(default_factory=list)
+    visited: list[Visited] = field(default_factory=list)
+    links: dict[str, int] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """What the user should know, as sentences."""
@@ -47,32 +69,28 @@ class Scan:
         return notes
 
 
-class NameTable:
-    """Many strings in two flat buffers: a list of a million strings is copied into every worker by reference counts.
+def natural_key(name: str) -> str:
+    """Sort key that puts `img9` before `img10`; the name itself decides between `img1` and `img01`.
 
-    Args:
-        names: File names; any bytes that a file system allows.
+    A number becomes a zero character, which no file name holds and which is below all others, the count of its digits
+    and the digits: keys are compared in C, several times faster than lists of words and numbers.
     """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        encoded = [os.fsencode(name) for name in names]
-        self._blob = b"".join(encoded)
-        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return os.fsdecode(self._blob[self._ends[index] : self._ends[index + 1]])
+    return f"{NUMBER.sub(_counted, name)}\0\0{name}"
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key that puts `img9` before `img10`; the name itself decides between `img1` and `img01`."""
-    parts: list[str | int] = list(NUMBER.split(name))
-    parts[1::2] = [int(part) for part in parts[1::2]]
-    return parts, name
+def natural_order(names: list[str]) -> list[str]:
+    """The names sorted by `natural_key`, faster where they begin alike."""
+    if len(names) < 3:
+        return sorted(names, key=natural_key)
+    first, last = min(names), max(names)
+    alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    begin = len(first[:alike].rstrip("0123456789"))  # a number is not cut in two
+    return sorted(names, key=lambda name: natural_key(name[begin:]))
+
+
+def _counted(number: re.Match[str]) -> str:
+    digits = number[0].lstrip("0")
+    return f"\0{chr(len(digits) + 1)}{digits}"
 
 
 def scan_images(root: Path, start: str = "") -> Scan:
@@ -86,53 +104,87 @@ def scan_images(root: Path, start: str = "") -> Scan:
         OSError: `root / start` itself cannot be listed.
     """
     found = Scan()
-    first = root / start
-    status = first.stat()
+    status = (root / start).stat()
     seen = {(status.st_dev, status.st_ino)}
-    pending: list[tuple[str, bool]] = _list(first, start, found, seen)[::-1]
-    while pending:
-        name, is_folder = pending.pop()
-        if not is_folder:
-            found.names.append(name)
+    found.visited.append(Visited(start, status.st_mtime_ns, UNREADABLE))
+    for item in _list(root, found.visited[0], found, seen):
+        if isinstance(item, str):
+            found.names.append(item)
             continue
-        try:
-            pending.extend(_list(root / name, name, found, seen)[::-1])
-        except OSError:
-            found.unreadable_folders.append(name)
+        before = len(found.names)
+        _walk(root, item, found, seen)
+        found.groups.append((item.name.rpartition("/")[2], len(found.names) - before))
     return found
 
 
 def visible_folders(folder: Path) -> list[str]:
     """Names of the sub-folders, naturally sorted, hidden ones left out."""
     with os.scandir(folder) as entries:
-        return sorted((e.name for e in entries if not e.name.startswith(".") and _is_folder(e)), key=natural_key)
+        return natural_order([e.name for e in entries if not e.name.startswith(".") and _is_folder(e)])
 
 
-def _list(folder: Path, name: str, found: Scan, seen: set[tuple[int, int]]) -> list[tuple[str, bool]]:
-    """Images and new sub-folders of one folder as (relative name, is a folder), in natural order."""
-    prefix = f"{name}/" if name else ""
-    listed = []
-    with os.scandir(folder) as entries:
-        for entry in sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: natural_key(e.name)):
-            if _is_folder(entry):
-                status = entry.stat()
-                if (status.st_dev, status.st_ino) in seen:
-                    found.repeated_folders += 1
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                listed.append((prefix + entry.name, True))
-            elif _is_image(entry, found):
-                listed.append((prefix + entry.name, False))
+def listing_digest(names: Iterable[str]) -> int:
+    """What tells one listing of a folder from another: names in the order in which the system gives them."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode("\0".join(names)), digest_size=7).digest())
+
+
+def link_state(path: str) -> int:
+    """Where a path leads: `BROKEN`, `FILE` or `FOLDER`."""
+    if os.path.isdir(path):  # noqa: PTH112  # Path objects take ten times as long
+        return FOLDER
+    return FILE if os.path.exists(path) else BROKEN  # noqa: PTH110
+
+
+def _walk(root: Path, folder: Visited, found: Scan, seen: set[tuple[int, int]]) -> None:
+    """Take all images of the folder into `found`."""
+    pending: list[str | Visited] = [folder]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found.names.append(item)
+            continue
+        try:
+            pending.extend(_list(root, item, found, seen)[::-1])
+        except OSError:
+            found.unreadable_folders.append(item.name)
+
+
+def _list(root: Path, folder: Visited, found: Scan, seen: set[tuple[int, int]]) -> list[str | Visited]:
+    """Images and new sub-folders of one folder, in natural order."""
+    prefix = f"{folder.name}/" if folder.name else ""
+    with os.scandir(root / folder.name) as scanned:
+        entries = {entry.name: entry for entry in scanned}
+    folders = {name: entry for name, entry in entries.items() if name[0] != "." and _is_folder(entry)}
+    images = [name for name, entry in entries.items() if name not in folders and _is_image(entry, prefix, found)]
+    listed: list[str | Visited] = []
+    for name in natural_order([*folders, *images]):
+        if name not in folders:
+            listed.append(prefix + name)
+            continue
+        status = folders[name].stat()
+        met = Visited(prefix + name, status.st_mtime_ns, UNREADABLE)
+        found.visited.append(met)
+        if (status.st_dev, status.st_ino) in seen:
+            found.repeated_folders += 1
+            met.listing = REPEATED
+        else:
+            seen.add((status.st_dev, status.st_ino))
+            listed.append(met)
+    folder.listing = listing_digest(entries)  # last: a folder without access to what it lists remains unreadable
     return listed
 
 
-def _is_image(entry: os.DirEntry[str], found: Scan) -> bool:
+def _is_image(entry: os.DirEntry[str], prefix: str, found: Scan) -> bool:
     stem, dot, extension = entry.name.rpartition(".")
+    if entry.name.startswith("."):
+        return False
     extension = extension.lower() if dot and stem else ""
+    if entry.is_symlink():
+        found.links[prefix + entry.name] = link_state(entry.path)
     if extension not in EXTENSIONS:
         found.others[extension] += 1
         return False
-    if entry.is_symlink() and not Path(entry.path).exists():
+    if found.links.get(prefix + entry.name) == BROKEN:
         found.broken_links += 1
         return False
     return True

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.digits import DigitsSource
-from ibot_cli.data.files import FileSource, Split, data_fingerprint, no_test_split
+from ibot_cli.data.file_states import data_fingerprint
+from ibot_cli.data.files import FileSource, Split, no_test_split
 from ibot_cli.data.folders import open_folder
 from ibot_cli.data.huggingface.source import open_huggingface
 from ibot_cli.data.lists import open_list
