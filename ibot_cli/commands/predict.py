@@ -56,7 +56,7 @@ def predict(
 
     chosen = choose_device(None if device == "auto" else device)
     loaded = library.load_classifier(weights, heads=heads, partial=partial)
-    source = library.open_images(images, loaded.channels)
+    source = library.open_images(images, loaded.channels, loaded.bits)
     with stage_bars() as progress:
         found = library.predict(
             loaded,

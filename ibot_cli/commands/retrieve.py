@@ -117,9 +117,9 @@ def retrieve(
         show_duplicates(groups, source, output)
         return
     gallery = (
-        open_search(data, queries, channels=loaded.channels, part=split)
+        open_search(data, queries, channels=loaded.channels, bits=loaded.bits, part=split)
         if queries
-        else open_gallery(data, channels=loaded.channels, part=split)
+        else open_gallery(data, channels=loaded.channels, bits=loaded.bits, part=split)
     )
     with stage_bars() as progress:
         result, found = look_up(

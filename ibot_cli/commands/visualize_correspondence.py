@@ -97,7 +97,7 @@ def visualize_correspondence(
             console.emit_json(matches)
         console.note(f"The picture is {picture}.")
         return
-    subject = open_subject(first, channels=loaded.channels, most=images)
+    subject = open_subject(first, channels=loaded.channels, bits=loaded.bits, most=images)
     options = ViewOptions(
         pairs=pairs or subject.default_pairs,
         size=size,

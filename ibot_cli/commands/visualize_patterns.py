@@ -112,7 +112,7 @@ def visualize_patterns(
         device=chosen,
         workers=default_workers(chosen) if workers is None else workers,
     )
-    images = open_images(data, channels=loaded.channels, part=split)
+    images = open_images(data, channels=loaded.channels, bits=loaded.bits, part=split)
     settings = {
         "weights": weights,
         "data": data,

@@ -6,12 +6,13 @@ Shapes: H, W pixels, B bands of a file, C channels of the network.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BITS, PNG_COLOUR = 24, 25  # places in the file; PNG colour type 0 is grey and 3 a palette
 INSTALL = "pip install 'ibot-cli[tiff]'"
-DTYPES = {8: np.uint8, 16: np.uint16}
 GREY_WEIGHTS = (299, 587, 114)
 SHOWN_SHARES = (0.5, 99.5)
 
@@ -39,11 +40,13 @@ def to_levels(values: np.ndarray, bits: int, top: int | None) -> np.ndarray:
     Raises:
         ValueError: Values are not finite.
     """
-    dtype, most = DTYPES[bits], 2**bits - 1
+    dtype = np.dtype(f"uint{bits}")
+    most = 2**bits - 1
     if top == most:
         return values.astype(dtype, copy=False)
     if top == 255 and bits == 16:
-        return values.astype(dtype) * dtype(257)
+        widened: np.ndarray = values.astype(dtype) * np.uint16(257)
+        return widened
     low, high = (0.0, float(top)) if top is not None else _ends(values)
     return np.rint((values.astype(np.float64) - low) * (most / (high - low))).astype(dtype)
 
@@ -124,6 +127,31 @@ def to_channels(levels: np.ndarray, channels: int, *, alpha: bool = False) -> np
         weighted = levels.astype(np.uint32) @ np.array(GREY_WEIGHTS, dtype=np.uint32)
         return ((weighted + 500) // 1000).astype(levels.dtype)[..., None]
     raise WrongChannelsError(found, channels)
+
+
+def resized_levels(levels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The image at another size, bicubic with antialiasing.
+
+    Pillow resizes grey and colour of 8 bits; torch, with the same filter, what Pillow has no mode for.
+
+    Args:
+        levels: uint8 or uint16 `[H, W, C]`.
+        width: Of the result in pixels.
+        height: Likewise.
+
+    Returns:
+        `[height, width, C]` of the same type.
+    """
+    if levels.shape[:2] == (height, width):
+        return levels
+    if levels.dtype == np.uint8 and levels.shape[2] in (1, 3):
+        image = Image.fromarray(levels if levels.shape[2] == 3 else levels[..., 0])
+        resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        return resized if resized.ndim == 3 else resized[..., None]
+    values = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None]
+    values = interpolate(values, (height, width), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+    most = np.iinfo(levels.dtype).max
+    return np.ascontiguousarray(values.round_().clamp_(0, most).numpy().astype(levels.dtype))
 
 
 def displayable(levels: np.ndarray) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes, read_content
 from ibot_cli.data.scan import EXTENSIONS
@@ -16,17 +16,19 @@ def is_image_file(place: str) -> bool:
     return Path(place).suffix.lower().lstrip(".") in EXTENSIONS and not Path(place).expanduser().is_dir()
 
 
-def read_image(path: str, channels: int) -> Image.Image:
-    """The image of a file, mode `L` or `RGB`.
+def read_levels(path: str, channels: int, bits: int = 8) -> np.ndarray:
+    """The pixels of a file, uint8 or uint16 `[H, W, C]`.
 
     Args:
         path: The file.
-        channels: 1 or 3.
+        channels: C.
+        bits: Of a level.
 
     Raises:
         DataError: It cannot be read.
     """
     try:
-        return open_bytes(read_content(Path(path).expanduser()), path, PixelFormat(channels=channels)).image()
+        pixels = PixelFormat(channels=channels, bits=bits)
+        return open_bytes(read_content(Path(path).expanduser()), path, pixels).levels()
     except UnreadableImage as error:
         raise DataError(f"{path}: {error.reason}.", "Name an image file, such as a .jpg or .png.") from error

@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
-from ibot_cli.data.crops import center_crop, crop_box, crop_resized, resize_shorter
+from ibot_cli.data.bands import resized_levels
+from ibot_cli.data.crops import center_corner, crop_box, crop_resized, shorter_resized
 from ibot_cli.data.gray import change_stack
 from ibot_cli.data.photometric import NUM_DRAWS, Changes, Strengths, apply_changes, draw_changes
 from ibot_cli.data.picture import Picture
+from ibot_cli.errors import DataError
 
 CROP_DRAWS = 5
 IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -73,7 +75,7 @@ class ViewRecipe:
         return [first, *[other] * (self.num_global - 1), *[local] * self.num_local]
 
     def _strengths(self, blur_prob: float, solarize_prob: float) -> Strengths:
-        colour = self.channels > 1
+        colour = self.channels == 3  # saturation, hue and grey are of the three colours
         return Strengths(
             flip_prob=self.flip_prob,
             jitter_prob=self.jitter_prob,
@@ -91,7 +93,18 @@ class ViewRecipe:
 def normalisation(
     channels: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel; None is ImageNet's, for one channel their grey averages."""
+    """Mean and standard deviation per channel; None is ImageNet's, for one channel their grey averages.
+
+    Raises:
+        DataError: None for other channels, whose statistics are measured on the images when a run begins.
+    """
+    if mean is not None and std is not None:
+        return mean, std
+    if channels not in IMAGENET:
+        raise DataError(
+            f"Images of {channels} channels have no usual mean and deviation, and none are given.",
+            hint="Set data.mean and data.std.",
+        )
     auto_mean, auto_std = IMAGENET[channels]
     return mean or auto_mean, std or auto_std
 
@@ -196,16 +209,17 @@ def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """Numbers for the network, computed where `levels` are.
 
     Args:
-        levels: uint8 `[..., H, W, C]`.
+        levels: uint8 or uint16 `[..., H, W, C]`.
         mean: Per channel, after scaling to 0..1.
         std: Per channel.
 
     Returns:
-        float32 `[..., C, H, W]`, contiguous: (levels / 255 - mean) / std, as torchvision's ToTensor and Normalize.
+        float32 `[..., C, H, W]`, contiguous: (levels / 255 - mean) / std, as torchvision's ToTensor and Normalize;
+        levels of 16 bits are divided by 65535.
     """
     *lead, height, width, channels = levels.shape
     values = torch.empty((*lead, channels, height, width), dtype=torch.float32, device=levels.device)
-    values.copy_(levels.movedim(-1, -3)).div_(255)
+    values.copy_(levels.movedim(-1, -3)).div_(full_scale(levels.dtype))
     center = torch.tensor(mean, dtype=torch.float32, device=levels.device).view(-1, 1, 1)
     spread = torch.tensor(std, dtype=torch.float32, device=levels.device).view(-1, 1, 1)
     return values.sub_(center).div_(spread)
@@ -224,20 +238,25 @@ def make_views(image: Image.Image, recipe: ViewRecipe, rng: np.random.Generator)
     return tensors[0], tensors[1]
 
 
+def full_scale(dtype: torch.dtype) -> int:
+    """The largest level of images of this type."""
+    return 65535 if dtype == torch.uint16 else 255
+
+
 def eval_transform(
     image_size: int, crop_ratio: float, channels: int, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Image.Image], Tensor]:
+) -> Callable[[Image.Image | np.ndarray], Tensor]:
     """The transform of evaluations.
 
     Args:
         image_size: Side of the result.
         crop_ratio: The shorter side is resized to `image_size / crop_ratio` (bicubic), then the centre is cropped.
-        channels: 1 or 3; `mean` and `std` have as many entries, and images the mode that belongs to it.
+        channels: C; `mean` and `std` have as many entries.
         mean: Per channel, after scaling to 0..1.
         std: Per channel.
 
     Returns:
-        From an image to float32 `[C, image_size, image_size]`.
+        From levels `[H, W, C]`, or an image of mode `L` or `RGB`, to float32 `[C, image_size, image_size]`.
     """
     if not len(mean) == len(std) == channels:
         raise ValueError(f"{channels} channels need as many means and deviations, not {len(mean)} and {len(std)}")
@@ -253,7 +272,15 @@ class EvalTransform:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """The tensor of one image, float32 `[C, H, W]`."""
-        view = center_crop(resize_shorter(image, self.resize_size), self.image_size)
-        return normalise(torch.from_numpy(stack_images([view])), self.mean, self.std)[0]
+    def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
+        """The tensor of one image, float32 `[C, H, W]`.
+
+        Args:
+            image: Of mode `L` or `RGB`, or its levels, uint8 or uint16 `[H, W, C]`.
+        """
+        levels = image if isinstance(image, np.ndarray) else stack_images([image])[0]
+        width, height = shorter_resized(levels.shape[1], levels.shape[0], self.resize_size)
+        levels = resized_levels(levels, width, height)
+        left, top = center_corner(width, height, self.image_size)
+        view = levels[top : top + self.image_size, left : left + self.image_size]
+        return normalise(torch.from_numpy(np.array(view)), self.mean, self.std)

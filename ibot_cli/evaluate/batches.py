@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[np.ndarray], Tensor]
+"""From levels `[H, W, C]` to what a network sees, `[C, h, w]`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_batches(
 
     Args:
         source: The images.
-        transform: From an image to `[C, H, W]`.
+        transform: From levels `[H, W, C]` to `[C, h, w]`.
         chosen: int64, the images by their place in the source.
         batches: Places in `chosen`, one list per batch.
         workers: Loader processes; 0 loads in this one.
@@ -91,8 +91,8 @@ class _Images(Dataset[tuple[int, _Prepared | UnreadableImage]]):
 
     def __getitem__(self, place: int) -> tuple[int, _Prepared | UnreadableImage]:
         try:
-            image = self.source.read(int(self.chosen[place]))
-            return place, _Prepared(self.transform(image), image.size)
+            levels = self.source.levels(int(self.chosen[place]))
+            return place, _Prepared(self.transform(levels), (levels.shape[1], levels.shape[0]))
         except UnreadableImage as error:
             return place, error
 

@@ -84,7 +84,7 @@ def embed(
         DataError: The images cannot be opened, or none can be read.
         UsageError: `pooling` or `precision` is not understood.
     """
-    source = open_source(data, channels=loaded.channels, split=split)
+    source = open_source(data, channels=loaded.channels, bits=loaded.bits, split=split)
     table = feature_pass(
         loaded,
         source,

@@ -47,10 +47,10 @@ def agreement_on(
     Raises:
         DataError: No image can be read, or the data have a single class.
     """
-    train, test, sentence = open_splits(data, channels=subject.channels)
+    train, test, sentence = open_splits(data, channels=subject.channels, bits=subject.bits)
     read = partial(_read, subject, exported, workers=workers, progress=progress)
     if train.labels is None or test.labels is None:
-        return _unlabelled(read(open_source(data, channels=subject.channels), "images"), data)
+        return _unlabelled(read(open_source(data, channels=subject.channels, bits=subject.bits), "images"), data)
     if subject.classes is not None:
         return _of_classifier(read(test, "test images"), subject.classes, test, data)
     split = label_parts(train, test, data, sentence)

@@ -52,19 +52,20 @@ class LabelledSplit:
         return digest.hexdigest()
 
 
-def open_labelled(data: str, *, channels: int, seed: int = 0) -> LabelledSplit:
+def open_labelled(data: str, *, channels: int, bits: int = 8, seed: int = 0) -> LabelledSplit:
     """Open DATA for an evaluation with labels.
 
     Args:
         data: As for `open_splits`.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         seed: Of the hold-out, where the data have no test part.
 
     Raises:
         DataError: As `open_splits`; or there are no labels, fewer than two classes, no class that both parts have, or
             an empty part.
     """
-    train, test, sentence = open_splits(data, channels=channels, seed=seed)
+    train, test, sentence = open_splits(data, channels=channels, bits=bits, seed=seed)
     return label_parts(train, test, data, sentence)
 
 

@@ -145,7 +145,7 @@ def _no_classifier(description: str) -> WeightsError:
     )
 
 
-def open_images(places: Sequence[str], channels: int) -> FileSource:
+def open_images(places: Sequence[str], channels: int, bits: int = 8) -> FileSource:
     """Image files by name, and all those below folders, in the order given.
 
     Raises:
@@ -166,9 +166,8 @@ def open_images(places: Sequence[str], channels: int) -> FileSource:
         else:
             hint = "IMAGES are files and folders; an embedded data set has no files." if ":" in place else None
             raise DataError(f"There is no image or folder {place}.", hint or "Check the path.")
-    return FileSource(
-        name=", ".join(places[:3]), root=Path(), names=names, pixels=PixelFormat(channels=channels), notes=notes
-    )
+    pixels = PixelFormat(channels=channels, bits=bits)
+    return FileSource(name=", ".join(places[:3]), root=Path(), names=names, pixels=pixels, notes=notes)
 
 
 def predict(

@@ -14,6 +14,7 @@ from ibot_cli import distributed
 from ibot_cli.config.load import from_mapping, resolve, to_yaml
 from ibot_cli.config.schema import Config
 from ibot_cli.data.bad_files import BadLimits
+from ibot_cli.data.places import anywhere
 from ibot_cli.data.probe import probe
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.errors import DataError, UsageError
@@ -22,7 +23,7 @@ from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.environment import describe
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
-from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place, open_run
+from ibot_cli.train.opening import bad_file_outlook, check_place, open_run
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.recipe import settle
 from ibot_cli.train.reporter import Reporter
@@ -155,7 +156,7 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
     refuse_changes(stored, resolved.config, run)
     _use_threads(stored)
     data = request.data or stored_data(run)["data"]
-    source = open_source(data, channels=stored.data.channels, split="train")
+    source = open_source(data, channels=stored.data.channels, bits=stored.data.bits, split="train")
     check_number(run, source)
     plan = make_plan(
         resolved,

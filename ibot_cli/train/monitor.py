@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ibot_cli.config.schema import Config
 from ibot_cli.data.sources import Source
 from ibot_cli.data.splits import holdout
 from ibot_cli.data.transform import eval_transform
+from ibot_cli.evaluate.batches import Transform
 from ibot_cli.evaluate.cluster.agreement import agreement
 from ibot_cli.evaluate.knn.protocol import knn_accuracy
 from ibot_cli.train.epoch import EpochSums
@@ -37,7 +36,7 @@ class OnlineKnn:
         test = holdout(len(chosen), labels, seed=config.train.seed, ratio=monitor.knn_holdout)
         self.source, self.device, self.k = source, device, monitor.knn_k
         self.train, self.test = chosen[~test], chosen[test]
-        self.transform: Callable[[Image.Image], Tensor] = eval_transform(
+        self.transform: Transform = eval_transform(
             config.views.global_size, data.eval_crop_ratio, data.channels, data.mean or (), data.std or ()
         )
 

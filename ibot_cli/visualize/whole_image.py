@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ibot_cli.core.backbone import Backbone
-from ibot_cli.data.crops import resize_shorter, shorter_resized
+from ibot_cli.data.bands import displayable, resized_levels
+from ibot_cli.data.crops import shorter_resized
 from ibot_cli.data.decode import MODES
 from ibot_cli.data.transform import normalise, stack_images
 from ibot_cli.errors import DataError, UsageError, WeightsError
@@ -42,7 +44,7 @@ class WholeImage:
 
     Attributes:
         pixels: Normalised, float32 `[C, H, W]`; H and W are multiples of `stride`.
-        shown: The very same pixels, mode `L` or `RGB`, H x W.
+        shown: The very same pixels for people, mode `L` or `RGB`, H x W; see `ibot_cli.data.bands.displayable`.
         grid: Patches: rows, columns.
         stride: Pixels of `shown` per patch and side.
         source_size: Width and height of the source image.
@@ -84,7 +86,7 @@ class WholeImage:
         return left + column * across, top + row * down, left + (column + 1) * across, top + (row + 1) * down
 
 
-def whole_image(image: Image.Image, loaded: LoadedBackbone, size: int | None = None) -> WholeImage:
+def whole_image(image: np.ndarray | Image.Image, loaded: LoadedBackbone, size: int | None = None) -> WholeImage:
     """Prepare a whole image, of any size and shape.
 
     The shorter side is resized to `size` (bicubic) and the shape kept; then what is over whole patches is cut away on
@@ -92,7 +94,7 @@ def whole_image(image: Image.Image, loaded: LoadedBackbone, size: int | None = N
     of timm takes its own square only: what the shape has over it is cut away too.
 
     Args:
-        image: Any mode; it becomes grey or RGB as the network needs it.
+        image: Levels `[H, W, C]` as the network needs them, or an image of any mode for one of 1 or 3 channels.
         loaded: The network.
         size: Of the shorter side, in pixels; default the network's own.
 
@@ -103,21 +105,23 @@ def whole_image(image: Image.Image, loaded: LoadedBackbone, size: int | None = N
     """
     stride = patch_stride(loaded)
     size = checked_size(size, loaded, stride)
-    columns, rows = (side // stride for side in shorter_resized(*image.size, size))
-    if rows * columns > MOST_PATCHES:
-        raise OverlongImage(image.size, (columns, rows))
-    resized = resize_shorter(image.convert(MODES[loaded.channels]), size)
-    limits = resized.size if isinstance(loaded.backbone, Backbone) else (size, size)
+    source_width, source_height = (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size
+    wide, high = shorter_resized(source_width, source_height, size)
+    if (high // stride) * (wide // stride) > MOST_PATCHES:
+        raise OverlongImage((source_width, source_height), (wide // stride, high // stride))
+    levels = image if isinstance(image, np.ndarray) else stack_images([image.convert(MODES[loaded.channels])])[0]
+    levels = resized_levels(levels, wide, high)
+    limits = (wide, high) if isinstance(loaded.backbone, Backbone) else (size, size)
     width, height = (side // stride * stride for side in limits)
-    left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
-    shown = resized.crop((left, top, left + width, top + height))
-    across, down = image.width / resized.width, image.height / resized.height
+    left, top = round((wide - width) / 2), round((high - height) / 2)
+    seen = np.array(levels[top : top + height, left : left + width])
+    across, down = source_width / wide, source_height / high
     return WholeImage(
-        pixels=normalise(torch.from_numpy(stack_images([shown])), loaded.mean, loaded.std)[0],
-        shown=shown,
+        pixels=normalise(torch.from_numpy(seen), loaded.mean, loaded.std),
+        shown=displayable(seen),
         grid=(height // stride, width // stride),
         stride=stride,
-        source_size=image.size,
+        source_size=(source_width, source_height),
         seen=(left * across, top * down, (left + width) * across, (top + height) * down),
     )
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.heads import Head
-from ibot_cli.data.transform import normalisation
+from ibot_cli.data.transform import IMAGENET
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.fill import Fit, Network, Part, check_enough, fill, fit, listed, load_fitting, unfilled
 from ibot_cli.weights.finetuned import ClassifierShape
-from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork, check_channels
+from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
 from ibot_cli.weights.loaded import LoadedBackbone, weights_hash
 from ibot_cli.weights.shapes import BackboneShape, build_head
 from ibot_cli.weights.strangers import understood
@@ -41,6 +41,8 @@ def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
         prepared = found.preparation or _usual_preparation(found.network, built.backbone)
         _check_preparation(prepared, built.channels, found.origin.path)
     notes = [*found.notes, *filled.notes]
+    if found.preparation is None and built.channels not in IMAGENET:
+        notes.append(f"How images of {built.channels} channels are normalised is a guess: mean and deviation 0.5.")
     if prepared.interpolation != "bicubic":
         notes.append(
             f"The weights were made for {prepared.interpolation} resizing of images; ibot resizes bicubically."
@@ -54,6 +56,7 @@ def assemble(found: Found, *, partial: bool = False) -> LoadedBackbone:
         mean=tuple(map(float, prepared.mean)),
         std=tuple(map(float, prepared.std)),
         crop_ratio=prepared.crop_ratio,
+        bits=prepared.bits,
         description=found.description or found.origin.path,
         weights_hash=weights_hash(built.hashed),
         architecture=built.architecture,
@@ -97,7 +100,6 @@ class _Filled:
 def _build(found: Found, drawn: bool) -> _Built:
     """Networks with weights that are drawn from a fixed seed, or that are still to be loaded."""
     network = found.network
-    check_channels(network, found.origin.path)
     make = _as_it_is if drawn else unfilled
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_SEED)
@@ -215,11 +217,14 @@ def _usual_preparation(network: BackboneShape | ClassifierShape | TimmNetwork, b
         settings = backbone.pretrained_cfg
         assert isinstance(settings, dict)
         size = network.kwargs.get("img_size", settings["input_size"][1])
+        channels = int(network.kwargs.get("in_chans", 3))
+        guess = channels != len(settings["mean"]) and channels not in IMAGENET
+        mean, std = ((0.5,) * channels,) * 2 if guess else (settings["mean"], settings["std"])
         return Preparation(
-            mean=tuple(settings["mean"]), std=tuple(settings["std"]), image_size=int(size),
+            mean=tuple(mean), std=tuple(std), image_size=int(size),
             crop_ratio=float(settings.get("crop_pct") or EVAL_CROP_RATIO),
             interpolation=str(settings.get("interpolation") or "bicubic"),
         )  # fmt: skip
     shape = network.backbone if isinstance(network, ClassifierShape) else network
-    mean, std = normalisation(shape.channels, None, None)
+    mean, std = IMAGENET.get(shape.channels, ((0.5,) * shape.channels,) * 2)
     return Preparation(mean=mean, std=std, image_size=shape.image_size, crop_ratio=EVAL_CROP_RATIO)

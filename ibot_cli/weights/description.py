@@ -89,6 +89,7 @@ def describe(
             "std": list(loaded.std),
             "crop_ratio": loaded.crop_ratio,
             "interpolation": INTERPOLATION,
+            **({} if loaded.bits == 8 else {"bits": loaded.bits}),
         },
         "classes": None if loaded.classes is None else list(loaded.classes),
         "pooling": None if classifier is None else classifier.pooling,

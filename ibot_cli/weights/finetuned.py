@@ -56,6 +56,7 @@ class ImagePreparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_ratio: float
+    bits: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)

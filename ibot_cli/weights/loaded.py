@@ -40,6 +40,7 @@ class LoadedBackbone:
         classifier: Images to class scores `[B, C]`, in evaluation mode, on the CPU, sharing the backbone's parameters;
             None where the weights were not fine-tuned.
         classes: Names of the classes, in the order of the scores; None without a classifier.
+        bits: Of the levels of its images, 8 or 16.
         scale: The teacher's centres and temperatures; None where there is no head.
         views: How its training saw images; None but for pre-training by ibot.
         mask_token: float32 `[1, D]`, the student's, also where the teacher was loaded from a file that holds both;
@@ -64,6 +65,7 @@ class LoadedBackbone:
     shape: BackboneShape | None = None
     classifier: Classifier | None = None
     classes: tuple[str, ...] | None = None
+    bits: int = 8
     scale: TeacherScale | None = None
     views: ViewsConfig | None = None
     mask_token: Tensor | None = None
@@ -74,8 +76,13 @@ class LoadedBackbone:
 
     @property
     def preparation(self) -> tuple[int, float, int, tuple[float, ...], tuple[float, ...]]:
-        """The arguments of `ibot_cli.data.transform.eval_transform`; also what a cached figure depends on."""
+        """The arguments of `ibot_cli.data.transform.eval_transform`."""
         return self.image_size, self.crop_ratio, self.channels, self.mean, self.std
+
+    @property
+    def preparation_key(self) -> str:
+        """What a cached figure depends on: how images are prepared, as text."""
+        return f"{self.preparation}" if self.bits == 8 else f"{self.preparation} of {self.bits} bits"
 
 
 def weights_hash(backbone: nn.Module) -> str:

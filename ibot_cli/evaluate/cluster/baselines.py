@@ -57,7 +57,7 @@ def measure_cluster_baselines(
         options.backend,
         options.precision,
     )
-    key = f"{loaded.architecture} {loaded.preparation} {images.fingerprint} {sorted(ks)} {chosen}"
+    key = f"{loaded.architecture} {loaded.preparation_key} {images.fingerprint} {sorted(ks)} {chosen}"
     stored = cached_value("clusters", key, measure) if options.cache else measure()
     return tuple(_mean(name, per_seed) for name, seeds in stored.items() for per_seed in zip(*seeds, strict=True))
 

@@ -62,7 +62,7 @@ def evaluate_clusters(
         prototypes and classes.
     """
     options = options or ClusterOptions()
-    images = open_images(data, channels=loaded.channels, part=part)
+    images = open_images(data, channels=loaded.channels, bits=loaded.bits, part=part)
     if ks is not None:
         check_ks(ks, len(images.source))
     table = _features(loaded, images, options, progress)

@@ -80,7 +80,7 @@ def feature_key(
     asked = {
         "weights": loaded.weights_hash,
         "architecture": loaded.architecture,
-        "transform": repr(transform),
+        "transform": repr(transform) + ("" if loaded.bits == 8 else f" {loaded.bits} bits"),
         "index": _digest(chosen.tobytes()),
         "precision": precision,
         "device": device.type,

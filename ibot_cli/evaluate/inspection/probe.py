@@ -71,7 +71,7 @@ def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
     if name is None:
         return f"there are no embedded images of {loaded.channels} channels"
     work = _work(loaded)
-    source = open_source(name, channels=loaded.channels, split="all")
+    source = open_source(name, channels=loaded.channels, bits=loaded.bits, split="all")
     wanted = max(LEAST_IMAGES, min(MOST_IMAGES, int(_WORK / work)))
     index = np.unique(np.linspace(0, len(source) - 1, min(wanted, len(source))).round().astype(np.int64))
     draws = max(1, min(MOST_DRAWS, int(_WORK / (work * len(index)))))

@@ -125,7 +125,7 @@ def evaluate_knn(
     Source:
         Section 5.1 of the authors' evaluation (arXiv 2111.07832, appendix); any number of classes.
     """
-    split = open_labelled(data, channels=loaded.channels, seed=seed)
+    split = open_labelled(data, channels=loaded.channels, bits=loaded.bits, seed=seed)
     read = partial(read_features, precision=precision, cache=cache, device=device, workers=workers, progress=progress)
     found = read(loaded, split)
     notes = [*loaded.notes, *split.notes, *found.notes(split)]
@@ -174,7 +174,7 @@ def _baselines(
     progress: StageProgress | None,
 ) -> Baselines:
     """Measured once per architecture, image preparation, data set, k and temperature."""
-    key = f"{loaded.architecture} {loaded.preparation} {split.fingerprint} {setting['k']} {setting['temperature']}"
+    key = f"{loaded.architecture} {loaded.preparation_key} {split.fingerprint} {setting['k']} {setting['temperature']}"
     return cached(
         key,
         lambda: measure_baselines(

@@ -63,7 +63,7 @@ def evaluate_linear(
     Source:
         Section 5.2 of the authors' evaluation (arXiv 2111.07832, appendix), with a hold-out that chooses.
     """
-    split = open_labelled(data, channels=loaded.channels, seed=settings.seed)
+    split = open_labelled(data, channels=loaded.channels, bits=loaded.bits, seed=settings.seed)
     with closing(read_data(loaded, split, settings, means)) as found:
         outcome = _solve(found, len(split.classes), settings, means)
     beside = _baselines(loaded, split, settings, means) if baselines else None
@@ -99,7 +99,7 @@ def _baselines(
             "num_test": len(chosen.test),
         }
 
-    key = f"{loaded.architecture} {loaded.preparation} {split.fingerprint} {settings.plain()}"
+    key = f"{loaded.architecture} {loaded.preparation_key} {split.fingerprint} {settings.plain()}"
     return cached_value("linear", key, measure)
 
 

@@ -59,7 +59,7 @@ def measure_retrieval_baselines(
 
     if not options.cache:
         return _result(measure())
-    key = f"{loaded.architecture} {loaded.preparation} {gallery.fingerprint} {options.pooling} {options.precision}"
+    key = f"{loaded.architecture} {loaded.preparation_key} {gallery.fingerprint} {options.pooling} {options.precision}"
     return _result(cached_value("retrieval", key, measure))
 
 

@@ -45,12 +45,13 @@ class Gallery:
     fingerprint: str
 
 
-def open_gallery(data: str, *, channels: int, part: Part = "auto") -> Gallery:
+def open_gallery(data: str, *, channels: int, bits: int = 8, part: Part = "auto") -> Gallery:
     """Open DATA so that its own images are looked up.
 
     Args:
         data: As for `open_source`.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         part: The part that is searched, image by image among the others; `auto` looks the test part up in the training
             part where the data have both, else takes all images.
 
@@ -58,9 +59,9 @@ def open_gallery(data: str, *, channels: int, part: Part = "auto") -> Gallery:
         DataError: As `open_source`.
     """
     if part == "auto" and has_test_part(data):
-        train, test = (open_source(data, channels=channels, split=name) for name in ("train", "test"))
+        train, test = (open_source(data, channels=channels, bits=bits, split=name) for name in ("train", "test"))
         return _labelled(train, test, "Each test image is looked up among the training images.")
-    source = open_source(data, channels=channels, split="all" if part == "auto" else part)
+    source = open_source(data, channels=channels, bits=bits, split="all" if part == "auto" else part)
     return _labelled(source, None, "Each image is looked up among all the others.")
 
 

@@ -14,7 +14,7 @@ from ibot_cli.evaluate.predict import open_images
 from ibot_cli.evaluate.retrieval.gallery import UNKNOWN, Gallery, gallery_fingerprint
 
 
-def open_search(data: str, queries: Sequence[str], *, channels: int, part: Part = "auto") -> Gallery:
+def open_search(data: str, queries: Sequence[str], *, channels: int, bits: int = 8, part: Part = "auto") -> Gallery:
     """Open DATA as a gallery for other images.
 
     A query's class is known when it is an image of the gallery, which is then not among its own neighbours, or when
@@ -23,14 +23,15 @@ def open_search(data: str, queries: Sequence[str], *, channels: int, part: Part 
     Args:
         data: As for `open_source`.
         queries: Image files and folders of images.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         part: The part that is searched; `auto` is all.
 
     Raises:
         DataError: As `open_source`; or a query is not there, or a folder of queries holds no image.
     """
-    asked = open_images(queries, channels)
-    source = open_source(data, channels=channels, split="all" if part == "auto" else part)
+    asked = open_images(queries, channels, bits)
+    source = open_source(data, channels=channels, bits=bits, split="all" if part == "auto" else part)
     classes = None if source.labels is None or source.classes is None else tuple(source.classes)
     paths = [_absolute(asked.path(place)) for place in range(len(asked))]
     own = _places(source, paths)

@@ -76,6 +76,7 @@ class FinetunePlan:
             mean=known(data.mean),
             std=known(data.std),
             crop_ratio=data.eval_crop_ratio,
+            bits=known(data.bits),
         )
 
     @property
@@ -89,15 +90,15 @@ def as_loaded(config: FinetuneConfig, loaded: LoadedBackbone) -> FinetuneConfig:
     """The configuration with what `auto` takes from the weights.
 
     Raises:
-        UsageError: The weights see another number of channels.
+        UsageError: The weights see another number of channels, or levels of other bits.
     """
     data = config.data
-    if data.channels is not None and data.channels != loaded.channels:
-        raise UsageError(
-            f"data.channels = {data.channels}, but {loaded.description} sees {loaded.channels}.",
-            "Leave data.channels at auto.",
-        )
-    data = replace(data, channels=loaded.channels)
+    for name, asked, seen in (("channels", data.channels, loaded.channels), ("bits", data.bits, loaded.bits)):
+        if asked is not None and asked != seen:
+            raise UsageError(
+                f"data.{name} = {asked}, but {loaded.description} sees {seen}.", f"Leave data.{name} at auto."
+            )
+    data = replace(data, channels=loaded.channels, bits=16 if loaded.bits == 16 else 8)
     data = replace(data, mean=data.mean or tuple(loaded.mean), std=data.std or tuple(loaded.std))
     model = replace(config.model, image_size=config.model.image_size or loaded.image_size)
     return replace(config, data=data, model=model)
@@ -141,7 +142,12 @@ def make_plan(
         config=config,
         origin=resolved.origin,
         choices=made,
-        warnings=[*images.notes, *map(str, cuts), *shortage(memory, config.train.micro_batch_size)],
+        warnings=[
+            *images.notes,
+            *map(str, cuts),
+            *shortage(memory, config.train.micro_batch_size),
+            *crowding(resolved.config.runtime, config.runtime, device),
+        ],
         images=images,
         data=data,
         shape=shape,
@@ -216,6 +222,15 @@ def recipe_of(config: FinetuneConfig) -> AugmentRecipe:
         mean=known(config.data.mean),
         std=known(config.data.std),
     )
+
+
+def wait_watch(plan: FinetunePlan) -> WaitWatch:
+    """Looks at how long the training of a plan waits for its images."""
+    config = plan.config
+    loading = loading_of(
+        config.runtime, plan.device, plan.data, view_size=known(config.model.image_size), num_local=0
+    )
+    return WaitWatch(loading, share_of_rank(config.train.batch_size))
 
 
 def loader_of(plan: FinetunePlan) -> FinetuneLoader:

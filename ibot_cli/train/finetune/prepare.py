@@ -15,6 +15,7 @@ from ibot_cli import distributed
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import Resolution, from_mapping, resolve, to_yaml
 from ibot_cli.data.bad_files import BadLimits
+from ibot_cli.data.places import anywhere
 from ibot_cli.errors import DataError, RunError, UsageError
 from ibot_cli.evaluate.labelled import open_labelled
 from ibot_cli.runs.checkpoint import Checkpoint, latest
@@ -24,7 +25,7 @@ from ibot_cli.train.finetune.images import FinetuneImages, choose_images
 from ibot_cli.train.finetune.plan import FinetunePlan, as_loaded, make_plan
 from ibot_cli.train.finetune.request import FinetuneRequest
 from ibot_cli.train.finetune.start import Start, starting_classifier
-from ibot_cli.train.opening import anywhere, bad_file_outlook, check_place
+from ibot_cli.train.opening import bad_file_outlook, check_place
 from ibot_cli.train.plan import known
 from ibot_cli.train.request import openable_anywhere
 from ibot_cli.train.resume import refuse_changes, require_task, resume_warnings, stored_data
@@ -100,7 +101,7 @@ def _prepare_new(request: FinetuneRequest, want_memory: bool) -> Prepared:
     if request.out is not None:
         check_place(request.out)
     loaded = load_weights(weights, which=request.which, heads=request.heads, partial=request.partial)
-    split = open_labelled(data, channels=loaded.channels)
+    split = open_labelled(data, channels=loaded.channels, bits=loaded.bits)
     parts = trainable(loaded)
     preset, why = choose_preset(request, len(split.train.labels), parts.shape)
     resolved = request.resolve(preset)
@@ -145,7 +146,8 @@ def _prepare_resumed(request: FinetuneRequest, want_memory: bool) -> Prepared:
     resolved = _asked(request, stored, run)
     _use_threads(stored)
     data = request.data or about["data"]
-    images = choose_images(open_labelled(data, channels=known(stored.data.channels)), resolved.config)
+    split = open_labelled(data, channels=known(stored.data.channels), bits=stored.data.bits or 8)
+    images = choose_images(split, resolved.config)
     _require_same_images(about, images)
     checkpoint = latest(run.checkpoints)
     origin = Origin(**about["origin"])

@@ -86,8 +86,9 @@ def draw_attention(
     notes = _cls_notes(loaded, options) if left_out is None else [left_out]
     opened = open_pictures(
         places,
-        lambda image: whole_image(image, loaded, options.size),
+        lambda levels: whole_image(levels, loaded, options.size),
         channels=loaded.channels,
+        bits=loaded.bits,
         num=options.num,
         seed=options.seed,
         taken=[PCA],

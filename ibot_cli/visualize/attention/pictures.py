@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
-from ibot_cli.data.single import is_image_file, read_image
+from ibot_cli.data.single import is_image_file, read_levels
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.evaluate.feature_cache.table import nothing_readable
 from ibot_cli.visualize.whole_image import OverlongImage, WholeImage
 
-Prepare = Callable[[Image.Image], WholeImage]
+Prepare = Callable[[np.ndarray], WholeImage]
 _LONGEST_NAME = 100  # bytes; file systems take 255, with what is added to it
 
 
@@ -50,14 +49,22 @@ class Pictures:
 
 
 def open_pictures(
-    places: Sequence[str], prepare: Prepare, *, channels: int, num: int, seed: int, taken: Sequence[str] = ()
+    places: Sequence[str],
+    prepare: Prepare,
+    *,
+    channels: int,
+    bits: int = 8,
+    num: int,
+    seed: int,
+    taken: Sequence[str] = (),
 ) -> Pictures:
     """Read all images.
 
     Args:
         places: Image files and DATA, mixed at will.
         prepare: Makes of each image what the network sees.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         num: Images of each DATA, drawn with `seed`; those that cannot be read or are too long are replaced by others.
         seed: Of the drawing.
         taken: Names that no image may get.
@@ -70,9 +77,9 @@ def open_pictures(
     notes: list[str] = []
     for place in places:
         if is_image_file(place) and Path(place).expanduser().exists():
-            found.append((place, prepare(read_image(place, channels))))
+            found.append((place, prepare(read_levels(place, channels, bits))))
             continue
-        source = open_source(place, channels=channels, split="all")
+        source = open_source(place, channels=channels, bits=bits, split="all")
         found += _sample(source, prepare, num, seed, unreadable)
         notes += source.notes
     names = _names([path for path, _ in found], taken)
@@ -89,7 +96,7 @@ def _sample(
         if len(images) == num:
             break
         try:
-            images[index] = prepare(source.read(index))
+            images[index] = prepare(source.levels(index))
         except UnreadableImage as error:
             unreadable[error.path] = error.reason
         except OverlongImage as error:

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ibot_cli.data.single import read_image
+from ibot_cli.data.bands import displayable
+from ibot_cli.data.single import read_levels
 from ibot_cli.evaluate.faults import require_finite_features
 from ibot_cli.visualize.correspondence.matching import nearest_patches, patch_features
 from ibot_cli.visualize.correspondence.result import ImageMatches, mutual_matches
@@ -40,7 +41,7 @@ def match_images(
         UsageError: The size does not suit the network.
         WeightsError: The network has no grid of patches, or its features are not finite.
     """
-    images = [read_image(path, loaded.channels) for path in paths]
+    images = [read_levels(path, loaded.channels, loaded.bits) for path in paths]
     wholes = [whole_image(image, loaded, size) for image in images]
     features = [
         patch_features(loaded, whole.pixels[None], device=torch.device(device), precision=precision)[0]
@@ -60,7 +61,7 @@ def match_images(
         seen=(first.seen, second.seen),
         matches=mutual_matches(found, grids, (_centers(first), _centers(second))),
     )
-    return matches, (_seen(images[0], first), _seen(images[1], second))
+    return matches, (_seen(displayable(images[0]), first), _seen(displayable(images[1]), second))
 
 
 def _centers(whole: WholeImage) -> NDArray[np.float64]:

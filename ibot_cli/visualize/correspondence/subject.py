@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
-from ibot_cli.data.single import is_image_file, read_image
+from ibot_cli.data.single import is_image_file, read_levels
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import UsageError
 from ibot_cli.evaluate.cluster.images import open_images
@@ -38,12 +38,13 @@ class Subject:
         return PAIRS_OF_ONE if self.single else PAIRS_OF_MANY
 
 
-def open_subject(place: str, *, channels: int, most: int) -> Subject:
+def open_subject(place: str, *, channels: int, bits: int = 8, most: int) -> Subject:
     """Open an image file, or DATA: their test part where they have one.
 
     Args:
         place: The file, or DATA as for `open_source`.
-        channels: 1 or 3.
+        channels: Of the network.
+        bits: Of a level.
         most: Images of DATA to take at most, spread evenly.
 
     Raises:
@@ -51,11 +52,12 @@ def open_subject(place: str, *, channels: int, most: int) -> Subject:
         UsageError: `most` is less than 1.
     """
     if is_image_file(place):
-        read_image(place, channels)
+        read_levels(place, channels, bits)
         path = str(Path(place).expanduser())
-        source: Source = FileSource(name=place, root=Path(), names=[path], pixels=PixelFormat(channels=channels))
+        pixels = PixelFormat(channels=channels, bits=bits)
+        source: Source = FileSource(name=place, root=Path(), names=[path], pixels=pixels)
         return Subject(source=source, index=np.zeros(1, dtype=np.int64), single=True)
-    source = open_images(place, channels=channels).source
+    source = open_images(place, channels=channels, bits=bits).source
     return Subject(source=source, index=spread_index(len(source), most), single=False)
 
 

@@ -92,6 +92,11 @@ class Subject:
         return self.loaded.channels
 
     @property
+    def bits(self) -> int:
+        """Of the levels of its images, 8 or 16."""
+        return self.loaded.bits
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """Per channel, of images in 0..1."""
         return self.loaded.mean

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibot_cli.data.transform import normalisation
+from ibot_cli.data.transform import IMAGENET
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.files import tensors_in
 from ibot_cli.weights.layer_scale import without_layer_scale
@@ -145,7 +145,8 @@ def _preparation(network: BackboneShape | TimmNetwork, method: str, arguments: M
     channels = network.channels if isinstance(network, BackboneShape) else network.kwargs["in_chans"]
     size = network.image_size if isinstance(network, BackboneShape) else network.kwargs["img_size"]
     imagenet = arguments.get("imagenet_default_mean_and_std", ours or method == "BEiT v2")
-    mean, std = normalisation(channels, None, None) if imagenet else ((0.5,) * channels, (0.5,) * channels)
+    half = ((0.5,) * channels, (0.5,) * channels)
+    mean, std = IMAGENET.get(channels, half) if imagenet else half
     return Preparation(mean=mean, std=std, image_size=size, crop_ratio=_CROP_RATIO)
 
 

@@ -50,7 +50,11 @@ def with_description(found: Found, description: object) -> Found:
         found,
         origin=origin,
         preparation=Preparation(
-            mean=images.mean, std=images.std, image_size=images.image_size, crop_ratio=images.crop_ratio
+            mean=images.mean,
+            std=images.std,
+            image_size=images.image_size,
+            crop_ratio=images.crop_ratio,
+            bits=images.bits,
         ),
         views=None if config is None else config.views,
     )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ibot_cli.config.schema import ViewsConfig
-from ibot_cli.data.transform import IMAGENET
-from ibot_cli.errors import WeightsError
 from ibot_cli.weights.finetuned import ClassifierShape
 from ibot_cli.weights.origin import Origin
 from ibot_cli.weights.shapes import BackboneShape
@@ -47,6 +44,7 @@ class Preparation:
         std: Per channel.
         image_size: Side in pixels.
         crop_ratio: The image is resized to `image_size / crop_ratio`, then centre-cropped.
+        bits: Of the levels of the images, 8 or 16.
         interpolation: Of that resizing. Ours is `bicubic`; another one is told in a note.
     """
 
@@ -54,6 +52,7 @@ class Preparation:
     std: tuple[float, ...]
     image_size: int
     crop_ratio: float = 0.875
+    bits: int = 8
     interpolation: str = "bicubic"
 
 
@@ -90,20 +89,3 @@ class Found:
     classes: tuple[str, ...] | None = None
     description: str | None = None
     notes: tuple[str, ...] = ()
-
-
-def check_channels(network: BackboneShape | ClassifierShape | TimmNetwork, path: Path | str) -> None:
-    """Refuse a network whose images ibot cannot read, before it is built.
-
-    Raises:
-        WeightsError: They have neither 1 nor 3 channels.
-    """
-    if isinstance(network, TimmNetwork):
-        channels = network.kwargs.get("in_chans", 3)
-    else:
-        channels = (network.backbone if isinstance(network, ClassifierShape) else network).channels
-    if channels not in IMAGENET:
-        raise WeightsError(
-            f"The network of {path} takes images of {channels} channels; ibot reads images of 1 or 3.",
-            "Weights for grey or colour images are needed; an average over channels would be another network.",
-        )

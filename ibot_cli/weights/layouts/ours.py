@@ -80,7 +80,11 @@ def read_checkpoint(found: checkpoint.Checkpoint, which: Which) -> Found:
         tensors=tensors,
         activation=config.head.activation,
         preparation=Preparation(
-            mean=mean, std=std, image_size=config.views.global_size, crop_ratio=config.data.eval_crop_ratio
+            mean=mean,
+            std=std,
+            image_size=config.views.global_size,
+            crop_ratio=config.data.eval_crop_ratio,
+            bits=config.data.bits,
         ),
         mask_token=student_mask_token(state),
         scale=configured_scale(config, state.get("centers")),
@@ -116,7 +120,11 @@ def _finetuned(found: checkpoint.Checkpoint) -> Found:
         network=parts.shape,
         tensors=parts.tensors,
         preparation=Preparation(
-            mean=images.mean, std=images.std, image_size=images.image_size, crop_ratio=images.crop_ratio
+            mean=images.mean,
+            std=images.std,
+            image_size=images.image_size,
+            crop_ratio=images.crop_ratio,
+            bits=images.bits,
         ),
         classes=parts.classes,
         description=f"fine-tuned network of {found.path}, step {found.step}",

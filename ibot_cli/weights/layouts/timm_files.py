@@ -15,14 +15,14 @@ import timm
 import torch
 from torch import Tensor
 
-from ibot_cli.data.transform import IMAGENET, normalisation
+from ibot_cli.data.transform import IMAGENET
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, as_text
 from ibot_cli.weights.files import metadata_of, tensors_in
 from ibot_cli.weights.fill import Part, fit, unfilled
 from ibot_cli.weights.layouts.exported import with_classifier, with_description
 from ibot_cli.weights.layouts.folder import CONFIG, read_json, read_tensors
-from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork, check_channels
+from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
 from ibot_cli.weights.layouts.timm_bare import bare_model, is_bare
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import Origin
@@ -116,13 +116,13 @@ def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None
 
 
 def _guess(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    mean, std = normalisation(int(kwargs["in_chans"])) if kwargs["in_chans"] in IMAGENET else ((0.5,), (0.5,))
+    channels = int(kwargs["in_chans"])
+    mean, std = IMAGENET.get(channels, ((0.5,) * channels,) * 2)
     return {"mean": mean, "std": std, "crop_pct": 0.875, "interpolation": "bicubic"}
 
 
 def _read(saved: _Saved) -> Found:
     network = _network(saved)
-    check_channels(network, saved.path)
     filled = _build(saved, network)
     model: Any = filled.model
     tensors, unused = _without_classifier(saved, model)

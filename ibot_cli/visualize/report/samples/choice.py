@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source, Subset
@@ -44,7 +43,7 @@ def some_images(source: Source, most: int, seed: int) -> Source:
     return Subset(source, np.sort(rng.permutation(len(source))[:most]))
 
 
-def readable_images(source: Source, count: int, seed: int, bad: dict[str, str]) -> Iterator[tuple[int, Image.Image]]:
+def readable_images(source: Source, count: int, seed: int, bad: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
     """Places and images of `count` images spread over the classes; those that cannot be read are passed over.
 
     Args:
@@ -60,7 +59,7 @@ def readable_images(source: Source, count: int, seed: int, bad: dict[str, str]) 
         if found == count:
             return
         try:
-            image = source.read(place)
+            image = source.levels(place)
         except UnreadableImage as error:
             bad[error.path] = error.reason
             continue

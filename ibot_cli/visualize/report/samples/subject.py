@@ -64,7 +64,7 @@ def open_subject(run: Path, options: SampleOptions) -> Subject:
     loaded = load_weights(str(run), which=options.which)
     data = options.data if options.data is not None else data_of(run)
     try:
-        gallery = open_gallery(data, channels=loaded.channels)
+        gallery = open_gallery(data, channels=loaded.channels, bits=loaded.bits)
     except DataError as error:
         raise error if options.data is not None else DataError(error.message, ELSEWHERE) from error
     return Subject(run=run, data=data, loaded=loaded, gallery=gallery, options=options)
