@@ -8,7 +8,7 @@ from typing import Any
 from ibot_cli.config.load import Resolved, flatten
 from ibot_cli.config.schema import ViewsConfig
 from ibot_cli.core import swin, vit
-from ibot_cli.data.transform import normalisation
+from ibot_cli.data.transform import IMAGENET
 from ibot_cli.errors import UsageError
 from ibot_cli.train.choices import Choice
 from ibot_cli.train.start import Start, head_settings
@@ -133,14 +133,17 @@ def _temperatures(start: Start) -> dict[str, float]:
 def _images(start: Start, resolved: Resolved, fixed_channels: bool) -> dict[str, Choice]:
     loaded, values = start.loaded, flatten(resolved.config)
     choices: dict[str, Choice] = {}
-    channels = values["data.channels"]
-    if resolved.origin["data.channels"] == "default" and not fixed_channels and loaded.channels in (1, 3):
+    channels, bits = values["data.channels"], values["data.bits"]
+    if resolved.origin["data.channels"] == "default" and not fixed_channels:
         channels = loaded.channels
         choices["data.channels"] = (channels, "as many as the weights see")
-    if channels == loaded.channels:
-        mean, std = normalisation(channels, values["data.mean"], values["data.std"])
-        choices |= {"data.mean": (loaded.mean, NETWORK)} if loaded.mean != mean else {}
-        choices |= {"data.std": (loaded.std, NETWORK)} if loaded.std != std else {}
+    if resolved.origin["data.bits"] == "default" and not fixed_channels and bits != loaded.bits:
+        bits = loaded.bits
+        choices["data.bits"] = (bits, "as deep as the weights see")
+    if (channels, bits) == (loaded.channels, loaded.bits):
+        usual = IMAGENET.get(channels, (None, None)) if bits == 8 else (None, None)
+        for path, seen, standard in zip(("data.mean", "data.std"), (loaded.mean, loaded.std), usual, strict=True):
+            choices |= {path: (seen, NETWORK)} if seen != (values[path] or standard) else {}
     if resolved.origin["data.eval_crop_ratio"] == "default":
         choices["data.eval_crop_ratio"] = (loaded.crop_ratio, "as the weights are evaluated")
     return {path: choice for path, choice in choices.items() if not said(path, resolved)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ibot_cli.config import presets
 from ibot_cli.config.load import Resolved, flatten, from_mapping, resolve
 from ibot_cli.config.schema import Config, OptimConfig
+from ibot_cli.data.channel_statistics import has_usual_statistics, measure_statistics
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.train.choices import Choice, automatic_choices, changed_paths, continued_choices, frozen_epochs
 from ibot_cli.train.inherited import inherited_choices, said
@@ -51,7 +52,8 @@ def settle(request: Request) -> Recipe:
     start = _start(bare)
     taken = _taken_over(request, bare, start)
     resolved = request.resolve(taken)
-    source = open_source(data, channels=resolved.config.data.channels, split="train")
+    images = resolved.config.data
+    source = open_source(data, channels=images.channels, bits=images.bits, split="train")
     choices: dict[str, Choice] = {}
     if request.recipe() is None:
         # Asked twice: what the user set decides some of the choices, and overrules others.
@@ -61,14 +63,27 @@ def settle(request: Request) -> Recipe:
     if start is not None:
         choices |= taken | _freeze(start, resolved.config, len(source))
         resolved = _anchored(request.resolve(choices))
+    resolved, measured = _with_statistics(resolved, source)
     return Recipe(
         data=data,
         source=source,
         resolved=resolved,
-        choices=_effective(choices, taken, bare, resolved),
+        choices=_effective(choices, taken, bare, resolved) | measured,
         reference_epochs=_reference_epochs(request, choices, resolved),
         beginning=None if start is None else begin(start, resolved.config),
     )
+
+
+def _with_statistics(resolved: Resolved, source: Source) -> tuple[Resolved, dict[str, Choice]]:
+    """Mean and deviation of images that have no usual ones, where they are open."""
+    data = resolved.config.data
+    if has_usual_statistics(data.channels, data.bits) or None not in (data.mean, data.std):
+        return resolved, {}
+    found = measure_statistics(source, channels=data.channels, bits=data.bits)
+    measured = {f"data.{name}": (getattr(found, name), found.reason) for name in ("mean", "std")}
+    open_ones = {path: choice for path, choice in measured.items() if flatten(resolved.config)[path] is None}
+    data = replace(data, mean=data.mean or found.mean, std=data.std or found.std)
+    return replace(resolved, config=replace(resolved.config, data=data)), open_ones
 
 
 def _start(bare: Resolved) -> Start | None:

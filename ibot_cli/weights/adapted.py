@@ -39,6 +39,11 @@ def adapted(
     channels to 1 the patch embedding is summed over the channels, so that a grey image gives what its three equal
     channels gave; from 1 to 3 it is spread evenly over them. It also takes in how the two normalise images.
 
+    From 1 or 3 channels to another number C it is repeated in order (red, green, blue, red, ...) until there are C,
+    and scaled by the old number over C, as timm does it with `in_chans`: channels that are alike after normalisation
+    give what they gave before. How the two normalise images is not taken in: each channel is centred by its own
+    statistics.
+
     Args:
         parts: The backbone.
         channels: Of the new images.
@@ -47,14 +52,15 @@ def adapted(
         shown: How the new images are normalised.
 
     Raises:
-        WeightsError: Another change of the channels.
+        WeightsError: The backbone has neither 1 nor 3 channels, and the images another number.
         UsageError: The size is no multiple of the stride.
     """
     before = parts.shape
     changes = []
     if channels != before.channels:
         parts = _with_channels(parts, channels, seen, shown)
-        changes.append(f"patch embedding {before.channels} -> {_counted(channels)}")
+        how = ", repeated and scaled" if channels not in (1, 3) else ""
+        changes.append(f"patch embedding {before.channels} -> {_counted(channels)}{how}")
     if image_size != before.image_size:
         old, new = before.image_size // before.patch_size, image_size // before.patch_size
         resized = at_image_size(parts, image_size)
@@ -79,13 +85,17 @@ def _positions(parts: Trainable, side: int) -> Tensor:
 
 def _with_channels(parts: Trainable, channels: int, seen: Statistics | None, shown: Statistics | None) -> Trainable:
     found = parts.shape.channels
-    if {found, channels} != {1, 3}:
+    if found not in (1, 3):
         raise WeightsError(
             f"The weights see images with {_counted(found)}, the run has {_counted(channels)}.",
-            "Only 1 and 3 channels can be turned into each other.",
+            "Only weights for 1 or 3 channels can be turned into others.",
         )
     tensors = dict(parts.tensors)
     weight, bias = tensors[_PROJECTION].double(), tensors[_BIAS].double()
+    if channels not in (1, 3):
+        repeated = weight[:, torch.arange(channels) % found] * (found / channels)
+        tensors[_PROJECTION] = repeated.float().contiguous()
+        return Trainable(shape=replace(parts.shape, channels=channels), tensors=tensors)
     if channels == 3:
         weight = weight.repeat(1, 3, 1, 1) / 3
     if seen is not None and shown is not None:

@@ -172,7 +172,7 @@ def test_refusals(images: Path, weights: Path, whole: Path, tmp_path: Path) -> N
         asked(images, tmp_path / "run", "model.width=32", init=str(weights))
     four = tmp_path / "four.pth"
     torch.save(tiny.vit(channels=4).state_dict(), four)
-    with pytest.raises(WeightsError, match="takes images of 4 channels"):
+    with pytest.raises(WeightsError, match="see images with 4 channels"):
         asked(images, tmp_path / "run", "model.heads=2", init=str(four))
     with pytest.raises(WeightsError, match="does not exist"):
         asked(images, tmp_path / "run", init=str(tmp_path / "nothing.pth"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.models import adapt_input_conv
 
 from ibot_cli.core.backbone import Backbone
 from ibot_cli.errors import UsageError, WeightsError
@@ -84,11 +85,27 @@ def test_a_swin_has_no_positions() -> None:
     assert found.parts.shape == replace(SWIN, channels=1, image_size=128)
 
 
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (3, 5), (1, 4), (3, 13), (3, 6)])
+def test_channels_that_are_alike_give_the_same_tokens(before: int, after: int) -> None:
+    parts = parts_of(replace(VIT, channels=before))
+    found = adapted(parts, channels=after, image_size=16)
+    weight = found.parts.tensors["patch_embed.proj.weight"]
+    oracle = adapt_input_conv(after, parts.tensors["patch_embed.proj.weight"]) if before == 3 else None
+    assert oracle is None or torch.allclose(weight, oracle, atol=1e-6)
+    assert found.changes == (f"patch embedding {before} -> {after} channels, repeated and scaled",)
+    if after % before == 0:
+        grey = images(1)
+        with torch.no_grad():
+            expected = network(Adapted(parts=parts, changes=()))(grey.expand(-1, before, -1, -1))
+            given = network(found)(grey.expand(-1, after, -1, -1))
+        torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("before", "after"), [(4, 3), (4, 1), (13, 3)])
 def test_other_channels_are_refused(before: int, after: int) -> None:
     with pytest.raises(WeightsError, match=f"see images with {before} channels, the run has {after} ch") as caught:
         adapted(parts_of(replace(VIT, channels=before)), channels=after, image_size=16)
-    assert caught.value.hint == "Only 1 and 3 channels can be turned into each other."
+    assert caught.value.hint == "Only weights for 1 or 3 channels can be turned into others."
 
 
 def test_a_size_that_leaves_half_a_patch_is_refused() -> None:
