@@ -13,6 +13,7 @@ from ibot_cli import __version__, console
 from ibot_cli.commands.cluster import cluster
 from ibot_cli.commands.compare import compare
 from ibot_cli.commands.data_pack import data_pack
+from ibot_cli.commands.data_stats import data_stats
 from ibot_cli.commands.embed import embed
 from ibot_cli.commands.export import export
 from ibot_cli.commands.finetune import finetune
@@ -50,7 +51,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "visualize-correspondence": visualize_correspondence,
     "visualize-views": visualize_views,
     "report": report,
-    "data": {"pack": data_pack},
+    "data": {"stats": data_stats, "pack": data_pack},
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -140,6 +141,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot visualize-patterns runs/photos photos/ --prototypes 3,17 --top-k 100 --window 7",
     ),
     "data": (
+        "ibot data stats photos/",
+        "ibot data stats hf:NAME --limit 10000 --json",
         "ibot data pack photos/ packed/",
         "ibot data pack imagenet/ packed/ --short-side 256 --quality 90",
         "ibot data pack photos/ packed/ --copy --shard-size 1GB",
@@ -147,7 +150,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "presets": ("ibot presets show ibot_vitb16", "ibot presets diff ibot_vits16 ibot_vitb16"),
 }
 HELP = {
-    "data": "Put images into a form that loads faster.",
+    "data": "Look at a set of images, and put it into a form that loads faster.",
     "presets": "List, show and compare the recipes that ship with ibot.",
 }
 EXIT_CODES = "0 done, 1 a failure you can fix, 2 wrong usage or configuration, 130 and 143 interrupted (saved)."

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ibot_cli import console
-from ibot_cli.progress import PLAIN_INTERVAL, counted, duration, stage_bars
+from ibot_cli.progress import PLAIN_INTERVAL, counted, duration, size_text, stage_bars
 
 if TYPE_CHECKING:
     from ibot_cli.data.packing.pack import PackResult
 
 SHOWN = 20
-_UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 @contextlib.contextmanager
@@ -70,11 +69,3 @@ def show(result: PackResult) -> None:
         )
         for path, reason in list(result.unreadable.items())[:SHOWN]:
             console.warn(f"{path}: {reason}")
-
-
-def size_text(size: int) -> str:
-    """A number of bytes for people, in powers of 1000 as --shard-size takes them."""
-    amount, unit = float(size), 0
-    while amount >= 1000 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
