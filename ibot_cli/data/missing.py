@@ -11,8 +11,10 @@ from ibot_cli.errors import DataError
 FORMS = (
     "a folder of images",
     "a text file of paths",
+    "a .csv file with the columns path,label",
     "tar shards (a .tar file, a folder of them, or a pattern such as 'train-{0000..0012}.tar' in quotation marks)",
-    "hf:NAME or hf:FOLDER",
+    "hf:NAME",
+    "hf:FOLDER",
 )
 PREFIXES = ("builtin:", "hf:")
 

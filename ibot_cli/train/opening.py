@@ -79,8 +79,3 @@ def bad_file_outlook(data: DataSummary, limits: BadLimits) -> tuple[DataError | 
         f"About {expected:,} of {images:,} files seem to be unreadable; the run will stop when it has met "
         f"more than {limits.max_files} files and {limits.max_ratio:.3g} of all. Raise data.max_bad_ratio to go on."
     )
-
-
-def anywhere(data: str) -> str:
-    """DATA as it can be opened from any working directory, so that a resumed run finds it."""
-    return data if data.startswith("builtin:") else str(Path(data).expanduser().absolute())

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.missing import forms
 from ibot_cli.data.sources import Subset, data_fingerprint, open_source
 from ibot_cli.data.splits import holdout, open_splits
 from ibot_cli.errors import DataError
@@ -127,12 +128,16 @@ def test_errors_name_the_problem(tmp_path):
 def test_hints_name_every_embedded_set(tmp_path):
     for data, hint in [
         ("builtin:mnist", "Embedded: builtin:digits, builtin:photos."),
-        (str(tmp_path / "x"), "DATA is a folder of images, a text file of paths, builtin:digits or builtin:photos."),
+        ("bultin:digits", forms(["digits", "photos"])),
+        (str(tmp_path / "x"), forms(["digits", "photos"])),
         ("digits", "The embedded data set of that name is builtin:digits."),
     ]:
         with pytest.raises(DataError) as caught:
             open_source(data, channels=3)
         assert caught.value.hint == hint
+    assert forms(["digits", "photos"]).startswith("DATA is a folder of images, a text file of paths, ")
+    assert "tar shards" in forms(["digits"]) and forms(["digits"]).endswith("hf:NAME, hf:FOLDER or builtin:digits.")
+    assert "Did you mean builtin:digits?" in error("bultin:digits")
 
 
 def test_errors_of_lists(tmp_path):

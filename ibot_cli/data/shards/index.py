@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ibot_cli.cache_folder import cache_folder, cache_limit
+from ibot_cli.data.array_file import DamagedFile, read_arrays, write_arrays
 from ibot_cli.data.shards.headers import Member
 from ibot_cli.data.shards.samples import Shard, read_shard
-from ibot_cli.durable import write_atomically
+from ibot_cli.data.shared_buffer import SharedBuffer
 from ibot_cli.errors import DataError
 
-FORMAT = b"ibot shards 1\n"
-ARRAYS = {"names": "|u1", "ends": "<i8", "offsets": "<i8", "sizes": "<i8", "labels": "<i4"}
-ALIGNMENT = 64
+KINDS = (("names", "|u1"), ("ends", "<i8"), ("offsets", "<i8"), ("sizes", "<i8"), ("labels", "<i4"))
+ALIGNMENT = 8
 READERS = 8  # their waiting for the disk or the network overlaps
 
 
@@ -53,46 +52,52 @@ class ShardIndex:
         words: Texts of the `.cls` members, each once.
         arrays: `names` uint8, all names in one; `ends` int64 `[n + 1]` in it; `offsets` and `sizes` int64 `[n]` in the
             tar file; `labels` int32 `[n]`, places in `words` or -1.
-        file: The cached file that the arrays are mapped from, or None.
     """
 
-    def __init__(
-        self, shards: Sequence[ShardState], words: list[str], arrays: dict[str, np.ndarray], file: Path | None = None
+    def __init__(self, shards: Sequence[ShardState], words: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+        content = b"".join(
+            arrays[key].astype(kind).tobytes().ljust(_aligned(arrays[key]), b"\0") for key, kind in KINDS
+        )
+        self._set(shards, words, SharedBuffer(content), {key: len(arrays[key]) for key, _ in KINDS})
+
+    def _set(
+        self, shards: Sequence[ShardState], words: Sequence[str], buffer: SharedBuffer, lengths: dict[str, int]
     ) -> None:
         self.shards = tuple(shards)
-        self.words = words
+        self.words = list(words)
         self.first = [0, *np.cumsum([shard.images for shard in shards]).tolist()]
-        self._arrays = arrays
-        self._file = file
+        self._buffer, self._lengths = buffer, lengths
+        self.arrays, offset = {}, 0
+        for key, kind in KINDS:
+            self.arrays[key] = np.frombuffer(buffer.view, dtype=kind, count=lengths[key], offset=offset)
+            offset += _aligned(self.arrays[key])
 
     def __len__(self) -> int:
         return int(self.first[-1])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the same file, so that its pages are shared, instead of getting a copy."""
-        if self._file is None:
-            return ShardIndex, (self.shards, self.words, self._arrays)
-        return _reopened, (self.shards, self._file)
+    def __reduce__(self) -> tuple[object, ...]:
+        """Other processes see the same memory instead of a copy."""
+        return _attached, (self.shards, self.words, self._buffer, self._lengths)
 
     @property
     def labels(self) -> np.ndarray:
         """int32 `[n]`, places in `words`; -1 without a `.cls` member."""
-        return self._arrays["labels"]
+        return self.arrays["labels"]
 
     def member(self, index: int) -> Member:
         """Name and place of an image in its tar file."""
-        ends, arrays = self._arrays["ends"], self._arrays
+        ends, arrays = self.arrays["ends"], self.arrays
         name = arrays["names"][ends[index] : ends[index + 1]].tobytes()
         return Member(os.fsdecode(name), int(arrays["offsets"][index]), int(arrays["sizes"][index]))
 
     def digest(self, shard: int) -> bytes:
         """SHA-256 over names and places of one tar file's images."""
         start, stop = self.first[shard], self.first[shard + 1]
-        ends = self._arrays["ends"]
+        ends = self.arrays["ends"]
         digest = hashlib.sha256(np.diff(ends[start : stop + 1]).tobytes())
-        digest.update(self._arrays["names"][ends[start] : ends[stop]].tobytes())
+        digest.update(self.arrays["names"][ends[start] : ends[stop]].tobytes())
         for key in ("offsets", "sizes"):
-            digest.update(self._arrays[key][start:stop].tobytes())
+            digest.update(self.arrays[key][start:stop].tobytes())
         return digest.digest()
 
     def shard(self, number: int) -> Shard:
@@ -119,8 +124,8 @@ def index_shards(paths: Sequence[str]) -> ShardIndex:
     index = _built(now, known)
     if cache_limit():
         with contextlib.suppress(OSError):
-            _store(index, file)
-            return _load(file) or index
+            about = {"shards": [astuple(shard) for shard in index.shards], "words": index.words}
+            write_arrays(file, about, index.arrays)
     return index
 
 
@@ -164,56 +169,23 @@ def _column(values: Iterable[int], kind: str) -> np.ndarray:
     return np.fromiter(values, dtype=kind)
 
 
-def _store(index: ShardIndex, file: Path) -> None:
-    arrays = index._arrays
-    head = {
-        "shards": [[shard.path, shard.size, shard.mtime, shard.images, shard.met] for shard in index.shards],
-        "words": index.words,
-        "lengths": {key: len(array) for key, array in arrays.items()},
-    }
-    text = json.dumps(head).encode()
-    begin = FORMAT + len(text).to_bytes(8, "little") + text
-    file.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(out: Any) -> None:
-        out.write(begin.ljust(_aligned(len(begin)), b"\0"))
-        for array in arrays.values():
-            content = array.tobytes()
-            out.write(content.ljust(_aligned(len(content)), b"\0"))
-
-    write_atomically(file, write)
-
-
 def _load(file: Path) -> ShardIndex | None:
-    """The index in a file, its arrays mapped; None where there is none, or a damaged one."""
+    """The cached index, or None where there is none that can be used."""
     try:
-        mapped = np.memmap(file, mode="r", dtype=np.uint8)
-        prefix = len(FORMAT) + 8
-        if mapped[: len(FORMAT)].tobytes() != FORMAT:
-            return None
-        length = int.from_bytes(mapped[len(FORMAT) : prefix].tobytes(), "little")
-        head = json.loads(mapped[prefix : prefix + length].tobytes())
-        place, arrays = _aligned(prefix + length), {}
-        for key, kind in ARRAYS.items():
-            size = head["lengths"][key] * np.dtype(kind).itemsize
-            arrays[key] = np.asarray(mapped[place : place + size]).view(kind)
-            place += _aligned(size)
-        if place != len(mapped):
-            return None
-        return ShardIndex([ShardState(*shard) for shard in head["shards"]], head["words"], arrays, file)
-    except (OSError, ValueError, KeyError, TypeError):
+        about, arrays = read_arrays(file)
+        return ShardIndex([ShardState(*shard) for shard in about["shards"]], about["words"], arrays)
+    except (OSError, DamagedFile, KeyError, TypeError):
         return None
 
 
-def _reopened(shards: tuple[ShardState, ...], file: Path) -> ShardIndex:
-    """The same index in another process; made again where the cache was emptied meanwhile."""
-    found = _load(file)
-    if found is None or found.shards != shards:
-        found = index_shards([shard.path for shard in shards])
-    if found.shards != shards:
-        raise DataError("The tar files changed while they were read.", hint="Start again when they are complete.")
-    return found
+def _attached(
+    shards: Sequence[ShardState], words: Sequence[str], buffer: SharedBuffer, lengths: dict[str, int]
+) -> ShardIndex:
+    index = ShardIndex.__new__(ShardIndex)
+    index._set(shards, words, buffer, lengths)
+    return index
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def _aligned(array: np.ndarray) -> int:
+    """Bytes of an array in the buffer, so that the next one begins where its numbers may."""
+    return -(-array.nbytes // ALIGNMENT) * ALIGNMENT

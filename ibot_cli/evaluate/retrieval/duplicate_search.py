@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibot_cli.data.sources import Source, open_source
+from ibot_cli.data.splits import parts_of_images
 from ibot_cli.errors import UsageError
-from ibot_cli.evaluate.cluster.images import Part, class_names, has_test_part
+from ibot_cli.evaluate.cluster.images import Part, class_names
 from ibot_cli.evaluate.faults import each_left_out
 from ibot_cli.evaluate.features import feature_pass
 from ibot_cli.evaluate.retrieval.duplicate_groups import near_groups
@@ -72,7 +72,7 @@ def find_duplicates(
         WeightsError: A feature is not finite.
     """
     options = options or FeatureOptions()
-    source = open_source(data, channels=loaded.channels, split="all" if part == "auto" else part)
+    source = open_source(data, channels=loaded.channels, bits=loaded.bits, split="all" if part == "auto" else part)
 
     def stage(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else partial(progress, name)
@@ -89,7 +89,7 @@ def find_duplicates(
     )
     features = table.pooled(options.pooling)
     found = near_groups(features, threshold=threshold, device=options.device, progress=stage("comparisons"))
-    parts = part_names(data, source) if part in ("auto", "all") else None
+    parts = parts_of_images(data, source) if part in ("auto", "all") else None
     groups = _described(source, table.index, features, found, parts, options, stage("pixels of duplicates"))
     counts = _Counts(groups, len(table), _typical_cosine(features))
     result = DuplicatesResult(
@@ -111,18 +111,6 @@ def find_duplicates(
         notes=(*loaded.notes, *source.notes, *table.notes, *each_left_out(table.bad), *counts.doubts()),
     )
     return result, source
-
-
-def part_names(data: str, source: Source) -> list[str] | None:
-    """Which part of DATA each image of `source`, opened as all of DATA, is in; None where there are no parts."""
-    if not has_test_part(data):
-        return None
-    if data.startswith("builtin:"):
-        train = open_source(data, channels=1, split="train")
-        known = {train.path(place) for place in range(len(train))}
-        return ["train" if source.path(place) in known else "test" for place in range(len(source))]
-    depth = len(Path(data).expanduser().resolve().parts)
-    return [Path(source.path(place)).parts[depth] for place in range(len(source))]
 
 
 def _described(

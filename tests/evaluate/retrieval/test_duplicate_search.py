@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from ibot_cli.data.sources import open_source
+from ibot_cli.data.splits import parts_of_images
 from ibot_cli.errors import DataError, UsageError
 from ibot_cli.evaluate.features import feature_pass
 from ibot_cli.evaluate.retrieval.duplicate_result import duplicates_csv
-from ibot_cli.evaluate.retrieval.duplicate_search import check_threshold, find_duplicates, part_names
+from ibot_cli.evaluate.retrieval.duplicate_search import check_threshold, find_duplicates
 from ibot_cli.weights.load import LoadedBackbone
 from tests.evaluate.passes import loaded
 
@@ -81,7 +82,7 @@ def test_parts_only_where_there_are_some(data: Path) -> None:
     flat, _ = find_duplicates(pixels(), str(data / "train" / "a"))
     assert flat.num_across is None and flat.num_mixed is None
     digits = open_source("builtin:digits", channels=1, split="all")
-    names = part_names("builtin:digits", digits)
+    names = parts_of_images("builtin:digits", digits)
     assert names is not None and (names.count("train"), names.count("test")) == (1437, 360)
 
 
