@@ -44,8 +44,7 @@ class MemberNames:
         labels, classes = self._source.labels, self._source.classes
         if labels is None or classes is None:
             return path
-        label = UNFIT.sub("_", classes[int(labels[index])]).strip("/")
-        return path if path.startswith(f"{label}/") else f"{label}/{path}"
+        return _below(UNFIT.sub("_", classes[int(labels[index])]).strip("/"), self._root, path)
 
     def _tell_apart(self) -> None:
         """Numbers for names that come a second time; 8 bytes per image tell which may."""
@@ -61,6 +60,15 @@ class MemberNames:
                 number += 1
             self._renamed[index] = f"{name}-{number}"
             taken.add(_hash(self._renamed[index]))
+
+
+def _below(label: str, root: str, path: str) -> str:
+    """The path with its class before it, once: classes may have slashes in their names, and lie in the root in part."""
+    whole = f"/{root}{path}"
+    start = whole.rfind(f"/{label}/", 0, len(root) + len(label) + 2)
+    if 0 <= start <= len(root) <= start + len(label) + 1:
+        return whole[start + 1 :]
+    return f"{label}/{path}"
 
 
 def _common_folder(source: Source) -> str:

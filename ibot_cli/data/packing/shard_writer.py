@@ -30,7 +30,7 @@ class ShardWriter:
         self.images = 0
         self.size = len(END)
         self._temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
-        self._file: BinaryIO = self._temporary.open("wb")
+        self._file = open_file(self._temporary)
 
     def add(self, entry: bytes) -> None:
         """Append the members of one image; see `entry`."""
@@ -57,6 +57,11 @@ class ShardWriter:
             self._file.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A new file to write to."""
+    return path.open("wb")
 
 
 def entry(name: str, packed: Packed, label: int | None) -> bytes:
