@@ -124,6 +124,6 @@ class NoTestPart(DataError):
     """The data do not say which images are for testing."""
 
 
-def no_test_split(data: str) -> NoTestPart:
+def no_test_split(data: str, hint: str = "Put the test images into val/ beside train/.") -> NoTestPart:
     """The error for data that do not say which images are for testing."""
-    return NoTestPart(f"{data} has no test part.", hint="Put the test images into val/ beside train/.")
+    return NoTestPart(f"{data} has no test part.", hint=hint)

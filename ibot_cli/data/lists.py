@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
+from ibot_cli.data.name_table import NameTable
 from ibot_cli.errors import DataError
 
-HINT = "A list holds one image path per line, relative to the list or absolute; lines that start with # are skipped."
+HINT = (
+    "A list holds one image path per line, relative to the list or absolute; lines that start with # are skipped. "
+    "Labels need a .csv file with the columns path,label."
+)
 
 
 def open_list(path: Path, data: str, *, pixels: PixelFormat) -> FileSource:
@@ -21,23 +28,40 @@ def open_list(path: Path, data: str, *, pixels: PixelFormat) -> FileSource:
     """
     entries = _entries(path, data)
     root = path.parent.resolve()
-    if not any((root / entry).is_file() for _, entry in entries):
-        line, first = entries[0]
-        raise DataError(
-            f"None of the {len(entries):,} files listed in {data} exists; the first is {root / first} (line {line}).",
-            hint=HINT,
-        )
+    names = NameTable([entry for _, entry in entries])
     lines = np.array([line for line, _ in entries], dtype=np.int64)
-    return FileSource(name=data, root=root, names=[entry for _, entry in entries], pixels=pixels, lines=lines)
+    check_some_exist(root, names, lines, data, HINT)
+    return FileSource(name=data, root=root, names=names, pixels=pixels, lines=lines)
 
 
-def _entries(path: Path, data: str) -> list[tuple[int, str]]:
+def check_some_exist(root: Path, names: NameTable, lines: NDArray[np.int64], data: str, hint: str) -> None:
+    """A list of which no file exists was not meant so.
+
+    Args:
+        root: Folder that the names are relative to.
+        names: What is listed.
+        lines: Where, int64 `[n]`.
+        data: As the user named the list.
+        hint: What a list looks like.
+
+    Raises:
+        DataError: None of the files exists.
+    """
+    if any(os.path.isfile(os.path.join(root, name)) for name in names):  # noqa: PTH113, PTH118  # ten times as fast
+        return
+    raise DataError(
+        f"None of the {len(names):,} files listed in {data} exists; the first is {root / names[0]} (line {lines[0]}).",
+        hint=hint,
+    )
+
+
+def _entries(path: Path, data: str) -> Sequence[tuple[int, str]]:
     """(line number, path) of every line that holds a path."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror or error}.", hint=HINT) from error
-    if b"\0" in content[:65536]:
+    if b"\0" in content:
         raise DataError(f"{data} is neither a folder nor a text file of paths.", hint=HINT)
     text = content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
     lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))

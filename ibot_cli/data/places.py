@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ibot_cli.data.csv_list import csv_parts, is_csv
 from ibot_cli.data.folders import split_folders
 from ibot_cli.data.huggingface.address import PREFIX, parse_address
 from ibot_cli.data.huggingface.source import split_names
@@ -34,7 +35,7 @@ def own_parts(data: str) -> list[str]:
         parts = shard_parts(data)
     else:
         path = Path(data).expanduser()
-        parts = split_folders(path) if path.is_dir() else []
+        parts = split_folders(path) if path.is_dir() else csv_parts(path, data) if _is_table(path) else []
     return parts if len(parts) > 1 else []
 
 
@@ -56,6 +57,10 @@ def is_here(data: str) -> bool:
         return find_shards(data) is not None
     except DataError:
         return False
+
+
+def _is_table(path: Path) -> bool:
+    return is_csv(path) and path.is_file()
 
 
 def _anywhere_huggingface(data: str) -> str:

@@ -1,4 +1,4 @@
-"""DATA as the user names it: a folder, a list of paths, tar shards, a Hugging Face or an embedded data set."""
+"""DATA as the user names it: a folder, a list, a CSV file, tar shards, a Hugging Face or an embedded data set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from ibot_cli.data.csv_list import is_csv, open_csv
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.file_states import data_fingerprint
@@ -138,12 +139,12 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
     """Open DATA.
 
     Args:
-        data: A folder, a text file of paths, tar shards, `hf:...`, `builtin:digits` or `builtin:photos`.
+        data: A folder, a text file of paths, a CSV file, tar shards, `hf:...`, `builtin:digits` or `builtin:photos`.
         channels: 1 or 3; images are converted.
         bits: Of a level; see `PixelFormat`.
         decoder: What decodes image files; see `PixelFormat`.
         split: Which part, where the data say so themselves: an embedded set, a folder with `train/` and `val/` or
-            `test/`, tar shards with such names. Data without a split are all `train`.
+            `test/`, tar shards with such names, a CSV file with a column `split`. Data without a split are all `train`.
 
     Raises:
         DataError: Nothing there, no image in it, not a list, an unknown builtin, or no test part.
@@ -168,6 +169,8 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
 def _open_file(path: Path, data: str, pixels: PixelFormat, split: Split) -> Source:
     if path.suffix.lower().lstrip(".") in EXTENSIONS:
         raise DataError(f"{data} is a single image.", hint="Give the folder that holds it, or a text file of paths.")
+    if is_csv(path):
+        return open_csv(path, data, pixels=pixels, split=split)
     if split == "test":
         raise no_test_split(data)
     return open_list(path, data, pixels=pixels)
