@@ -116,6 +116,8 @@ def _explained(address: Address, error: Exception) -> DataError:
             f"{address.shown} holds no data that the package datasets understands.",
             hint="It reads folders of save_to_disk, parquet and arrow files; a folder of images needs no hf: in front.",
         )
+    if isinstance(error, IndexError):
+        return DataError(f"{address.shown} is empty, or what it is made of is missing.", hint="It needs images.")
     if "gated" in text.lower():
         return DataError(f"{address.shown} is gated.", hint="Ask for access on its page, then run `hf auth login`.")
     if isinstance(error, FileNotFoundError):
