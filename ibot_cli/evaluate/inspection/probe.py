@@ -67,9 +67,10 @@ def probe(loaded: LoadedBackbone, data: str | None = None) -> Probe | str:
     Raises:
         DataError: `data` cannot be read, or has less than two readable images.
     """
-    name = data or EMBEDDED.get(loaded.channels)
+    name = data or (EMBEDDED.get(loaded.channels) if loaded.bits == 8 else None)
     if name is None:
-        return f"there are no embedded images of {loaded.channels} channels"
+        depth = "" if loaded.bits == 8 else f" and {loaded.bits} bits"
+        return f"there are no embedded images of {loaded.channels} channels{depth}"
     work = _work(loaded)
     source = open_source(name, channels=loaded.channels, bits=loaded.bits, split="all")
     wanted = max(LEAST_IMAGES, min(MOST_IMAGES, int(_WORK / work)))

@@ -12,6 +12,7 @@ import yaml
 
 from ibot_cli import __version__
 from ibot_cli.progress import counted
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.agreement import Agreement
 from ibot_cli.weights.export.compare import difference_text
 from ibot_cli.weights.export.form import ExportOptions, Form
@@ -125,12 +126,11 @@ def _metadata(subject: Subject, form: Form, options: ExportOptions, measured: Me
 def _facts(subject: Subject, form: Form, measured: Measured) -> str:
     parameters = sum(value.numel() for value in subject.network.backbone.parameters())
     size, origin = subject.image_size, subject.loaded.origin
-    grey = "grey" if subject.channels == 1 else "RGB"
     rows = [
         ("Method", method_text(origin)),
         ("Network", _network_text(subject)),
         ("Parameters", f"{parameters:,} in the backbone"),
-        ("Takes", f"any number of {grey} images of {size} x {size} pixels"),
+        ("Takes", f"any number of {many_bands.kind_of_images(subject)} images of {size} x {size} pixels"),
         ("Gives", _outputs(subject, measured)),
         *([("Classes", class_names(subject.classes or ()))] if measured.classifies else []),
         ("Form", f"{form.title}, written by ibot {__version__}"),
@@ -169,9 +169,12 @@ def _outputs(subject: Subject, measured: Measured) -> str:
 def _preparation(subject: Subject) -> str:
     size, resized = subject.image_size, math.floor(subject.image_size / subject.crop_ratio)
     channels = "one grey channel" if subject.channels == 1 else "RGB"
+    first = f"Convert to {channels}."
+    if not many_bands.is_plain(subject):
+        first = f"Take all {subject.channels} channels, as levels from 0 to {2**subject.bits - 1:,}."
     return "\n".join(
         [
-            f"1. Convert to {channels}.",
+            f"1. {first}",
             f"2. Resize the shorter side to {resized} pixels, bicubic; cut out the central {size} x {size}.",
             f"3. Scale to 0..1, subtract {_numbers(subject.mean)}, divide by {_numbers(subject.std)}.",
         ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source, open_source
-from ibot_cli.data.transform import eval_transform
+from ibot_cli.data.transform import IMAGENET, eval_transform
 from ibot_cli.errors import DataError, ExportError, WeightsError
 from ibot_cli.weights.export.subject import Subject
 
@@ -25,12 +25,15 @@ def comparison_images(subject: Subject, data: str | None = None) -> Images:
 
     Args:
         subject: Says how.
-        data: DATA; default the embedded digits for one channel, the embedded photos for three.
+        data: DATA; default the embedded digits for one channel, the embedded photos for three. For other channels or
+            16 bits the default is the photos as well, each colour normalised and all repeated in order.
 
     Raises:
         DataError: It cannot be opened, or fewer than four of its images can be read.
     """
-    source = open_source(data or EMBEDDED[subject.channels], channels=subject.channels)
+    if data is None and not (subject.channels in EMBEDDED and subject.bits == 8):
+        return _stand_ins(subject)
+    source = open_source(data or EMBEDDED[subject.channels], channels=subject.channels, bits=subject.bits)
     chosen = _readable(source)
     if len(chosen) < LEAST_IMAGES:
         raise DataError(
@@ -40,7 +43,19 @@ def comparison_images(subject: Subject, data: str | None = None) -> Images:
 
     def prepared(size: int) -> Tensor:
         transform = eval_transform(size, subject.crop_ratio, subject.channels, subject.mean, subject.std)
-        return torch.stack([transform(source.read(index)) for index in chosen])
+        return torch.stack([transform(source.levels(index)) for index in chosen])
+
+    return prepared
+
+
+def _stand_ins(subject: Subject) -> Images:
+    """Embedded photos for a network of other channels."""
+    source = open_source(EMBEDDED[3], channels=3)
+    chosen, channels = _readable(source), torch.arange(subject.channels) % 3
+
+    def prepared(size: int) -> Tensor:
+        transform = eval_transform(size, subject.crop_ratio, 3, *IMAGENET[3])
+        return torch.stack([transform(source.levels(index)) for index in chosen])[:, channels]
 
     return prepared
 
@@ -99,7 +114,7 @@ def _readable(source: Source) -> list[int]:
     found: list[int] = []
     for index in candidates:
         try:
-            source.read(index)
+            source.levels(index)
         except UnreadableImage:
             continue
         found.append(index)

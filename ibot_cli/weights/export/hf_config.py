@@ -58,7 +58,7 @@ def image_processor_config(subject: Subject) -> dict[str, Any]:
         "do_center_crop": True,
         "crop_size": {"height": subject.image_size, "width": subject.image_size},
         "do_rescale": True,
-        "rescale_factor": 1 / 255,
+        "rescale_factor": 1 / (2**subject.bits - 1),
         "do_normalize": True,
         "image_mean": list(subject.mean),
         "image_std": list(subject.std),

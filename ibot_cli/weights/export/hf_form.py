@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ibot_cli.errors import ExportError, WeightsError
 from ibot_cli.weights.description import KEY, as_text
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.hf_config import image_processor_config, model_config
 from ibot_cli.weights.export.hf_names import tensors_of
@@ -119,6 +120,15 @@ def usage(subject: Subject, path: str) -> str:
         f"image = Image.open('image.png').convert({mode!r})",
         "inputs = processor(images=image, return_tensors='pt')",
     ]
+    if not many_bands.is_plain(subject):
+        lines = [
+            *many_bands.opening_lines(subject),
+            "",
+            f"from transformers import {opener}",
+            "",
+            f"model = {opener}.from_pretrained({path!r}).eval()",
+            'inputs = {"pixel_values": images}',
+        ]
     if classes:
         return "\n".join([*lines, "scores = model(**inputs).logits.softmax(-1)  # named by model.config.id2label"])
     registers = subject.shape.registers if subject.shape else 0

@@ -12,6 +12,7 @@ import torch
 
 from ibot_cli.data.sources import open_source
 from ibot_cli.data.transform import eval_transform
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.compare import EMBEDDED
 from ibot_cli.weights.export.form import ExportOptions
 from ibot_cli.weights.export.hf_config import image_processor_config
@@ -24,7 +25,9 @@ _LEVELS = 255
 
 
 def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
-    """What its backends differ by, measured on the embedded images."""
+    """What its backends differ by, measured on the embedded images; or that it does not prepare such images."""
+    if not many_bands.is_plain(subject):
+        return many_bands.notes(subject)
     pil, default = (round(preparation_difference(subject, backend), 2) for backend in ("pil", "torchvision"))
     told = (
         f"AutoImageProcessor with backend='pil' is at most {pil:g} of 255 levels from ibot's own preparation "

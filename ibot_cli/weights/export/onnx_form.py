@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ibot_cli.errors import ExportError, UsageError
 from ibot_cli.weights.description import KEY
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.onnx_graph import INPUT, onnx_graph, output_shapes
 from ibot_cli.weights.export.quantize import half_weights, integer_weights
@@ -97,6 +98,8 @@ def usage(subject: Subject, path: str) -> str:
     file = path if path.endswith(".onnx") else f"{path}/{FILE}"
     mode = "L" if subject.channels == 1 else "RGB"
     opening = _OPENING.format(file=file, mode=mode, key=KEY)
+    if not many_bands.is_plain(subject):
+        opening = "\n".join([*many_bands.opening_lines(subject), _OPENING_BANDS.format(file=file, key=KEY)])
     if subject.classes is not None:
         return opening + _CLASSES
     shapes = {name: ", ".join(map(str, ("B", *shape))) for name, shape in output_shapes(subject).items()}
@@ -153,6 +156,15 @@ def prepared(path):
 
 
 images = np.stack([prepared("image.png")])  # any number of images
+"""
+_OPENING_BANDS = """
+import json
+
+import onnxruntime
+
+session = onnxruntime.InferenceSession({file!r})
+about = json.loads(session.get_modelmeta().custom_metadata_map[{key!r}])
+images = images.numpy()
 """
 _CLASSES = """\
 logits = session.run(["logits"], {"images": images})[0].astype(np.float64)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import KEY, as_text
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.subject import Reference, Subject
 from ibot_cli.weights.layouts.native import CLS_CENTER, MASK_TOKEN, PATCH_CENTER
@@ -72,15 +73,20 @@ def usage(subject: Subject, path: str) -> str:
 
 def opened_with_ibot(subject: Subject, path: str) -> list[str]:
     """Python lines from a file that is WEIGHTS to the tokens of an image."""
-    mode = "L" if subject.channels == 1 else "RGB"
+    image, importing = "Image.open('image.png').convert('RGB')", ["from PIL import Image"]
+    if subject.channels == 1:
+        image = image.replace("RGB", "L")
+    opened = ["from ibot_cli.data.transform import eval_transform", "from ibot_cli.weights.load import load_weights"]
+    if not many_bands.is_plain(subject):
+        image, importing = f"read_levels('{many_bands.FILE}', weights.channels, weights.bits)", []
+        opened.insert(0, "from ibot_cli.data.single import read_levels")
     return [
-        "from ibot_cli.data.transform import eval_transform",
-        "from ibot_cli.weights.load import load_weights",
-        "from PIL import Image",
+        *opened,
+        *importing,
         "",
         f"weights = load_weights({path!r})  # also WEIGHTS of every command",
         "prepared = eval_transform(*weights.preparation)",
-        f"images = prepared(Image.open('image.png').convert('{mode}')).unsqueeze(0)",
+        f"images = prepared({image}).unsqueeze(0)",
         "tokens = weights.backbone(images)  # [B, 1 + N, D], class token first",
     ]
 

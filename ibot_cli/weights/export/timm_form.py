@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ibot_cli.errors import ExportError, WeightsError
 from ibot_cli.weights.description import INTERPOLATION, KEY, as_text
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.refusals import check_plain, window_sides
 from ibot_cli.weights.export.subject import Subject
@@ -146,6 +147,8 @@ def usage(subject: Subject, path: str) -> str:
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
         f"images = transform(Image.open('image.png').convert({mode!r})).unsqueeze(0)",
     ]
+    if not many_bands.is_plain(subject):
+        lines = [*many_bands.opening_lines(subject), "", "import timm", *lines[2:-2]]
     if subject.classifier is not None:
         return "\n".join([*lines, "scores = model(images).softmax(-1)  # in the order of label_names in config.json"])
     registers = subject.shape.registers if subject.shape else 0
@@ -157,7 +160,7 @@ def usage(subject: Subject, path: str) -> str:
 
 def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
     """What was changed for the sake of timm."""
-    return (TOLD,) if subject.kind == "swin" else ()
+    return (*((TOLD,) if subject.kind == "swin" else ()), *many_bands.notes(subject))
 
 
 def _by_name(subject: Subject, path: str) -> list[str]:

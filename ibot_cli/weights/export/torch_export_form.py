@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.description import as_text
+from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.form import ExportOptions, Form
 from ibot_cli.weights.export.silence import silence
 from ibot_cli.weights.export.subject import Subject
@@ -72,6 +73,10 @@ def usage(subject: Subject, path: str) -> str:
         "    ]",
         ")",
         f'images = prepared(Image.open("image.png").convert("{mode}")).unsqueeze(0)  # any number',
+    ]
+    if not many_bands.is_plain(subject):
+        lines = [*many_bands.opening_lines(subject), "", f"network = torch.export.load({path!r}).module()"]
+    lines += [
         "outputs = network(images)",
         'cls, patches = outputs["cls"], outputs["patches"]  # [B, D] and [B, N, D]',
     ]
