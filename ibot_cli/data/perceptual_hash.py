@@ -60,14 +60,14 @@ def hash_thumbnails(thumbnails: NDArray[np.float32]) -> Hashes:
 
     Source:
         The DCT hash of C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), with a
-        threshold of 0 where that has the median: the coefficients of contrast and brightness changes keep their sign.
+        threshold of 0 in the place of the median: a change of brightness or contrast leaves signs as they are.
     """
     exact = thumbnails.astype(np.float64)
-    waves = (_WAVES @ exact @ _WAVES.T).reshape(len(exact), -1)
+    waves = (_WAVES @ exact @ _WAVES.T).reshape(-1, LOW * LOW)
     positive = (waves[:, _ORDER] > 0).astype(np.uint64)
     bits = (positive << np.arange(len(_ORDER), dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
     step = SIDE // OUTLINE
-    outlines = exact.reshape(-1, OUTLINE, step, OUTLINE, step).mean(axis=(2, 4)).reshape(len(exact), -1)
+    outlines = exact.reshape(-1, OUTLINE, step, OUTLINE, step).mean(axis=(2, 4)).reshape(-1, OUTLINE**2)
     outlines -= outlines.mean(axis=1, keepdims=True)
     outlines *= 127 / np.maximum(np.abs(outlines).max(axis=1, keepdims=True, initial=0), 1e-9)
     return Hashes(bits, np.rint(outlines).astype(np.int8), exact.std(axis=(1, 2)) < FLAT)
