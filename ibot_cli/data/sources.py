@@ -27,7 +27,7 @@ from ibot_cli.data.shards.names import find_shards
 from ibot_cli.data.shards.source import open_shards
 from ibot_cli.errors import DataError
 
-__all__ = ["FileSource", "Source", "Split", "Subset", "data_fingerprint", "open_source"]
+__all__ = ["FileSource", "Source", "Split", "Subset", "data_fingerprint", "known_fingerprint", "open_source"]
 
 BUILTINS: dict[str, Callable[..., DigitsSource | PhotosSource]] = {"digits": DigitsSource, "photos": PhotosSource}
 
@@ -87,6 +87,11 @@ class Source(Protocol):
 
     def path(self, index: int) -> str:
         """Where the image is, for messages."""
+
+
+def known_fingerprint(source: Source) -> str:
+    """The fingerprint, for those who read each image that they use; see `FileSource.known_fingerprint`."""
+    return source.known_fingerprint if isinstance(source, FileSource) else source.fingerprint
 
 
 class Subset:

@@ -16,7 +16,7 @@ from ibot_cli.config.schema import Config
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.places import anywhere
 from ibot_cli.data.probe import probe
-from ibot_cli.data.sources import Source, open_source
+from ibot_cli.data.sources import Source, known_fingerprint, open_source
 from ibot_cli.errors import DataError, UsageError
 from ibot_cli.runs.checkpoint import Checkpoint, latest
 from ibot_cli.runs.directory import RunDirectory
@@ -247,7 +247,7 @@ def _describe(run: RunDirectory, prepared: Prepared) -> None:
             "data": anywhere(prepared.data),
             "name": prepared.source.name,
             "num_images": len(prepared.source),
-            "fingerprint": prepared.source.fingerprint,
+            "fingerprint": known_fingerprint(prepared.source),
             "classes": prepared.source.classes,
             "notes": prepared.source.notes,
             **({} if prepared.beginning is None else {"init": prepared.beginning.record()}),

@@ -18,7 +18,7 @@ from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.objective import Objective
 from ibot_cli.data.loader import StepData, ViewLoader
 from ibot_cli.data.rng import step_generator
-from ibot_cli.data.sources import Source
+from ibot_cli.data.sources import Source, known_fingerprint
 from ibot_cli.errors import IBotError
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
@@ -87,6 +87,7 @@ class Loop:
             self.beginning.fill(self.objective)
         self.objective.to(plan.device)
         self.optimizer = optimizer_of(self.objective, config)
+        self.fingerprint = known_fingerprint(self.source)  # before anything is read; on every rank
         self.loader = loader_of(plan, self.source)
         self.store = (
             CheckpointStore(
@@ -254,7 +255,7 @@ class Loop:
             "watch": self.watch.state(),
             "bad_steps": self.window.bad_steps,
             "bad_files": self.loader.bad.state_dict(),
-            "fingerprint": self.source.fingerprint,
+            "fingerprint": self.fingerprint,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }

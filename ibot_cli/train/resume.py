@@ -10,7 +10,7 @@ import yaml
 
 from ibot_cli.config.load import C, differences
 from ibot_cli.config.schema import Config
-from ibot_cli.data.sources import Source
+from ibot_cli.data.sources import Source, known_fingerprint
 from ibot_cli.errors import DataError, RunError, WeightsError
 from ibot_cli.runs.checkpoint import Checkpoint
 from ibot_cli.runs.directory import RunDirectory
@@ -125,7 +125,7 @@ def resume_warnings(
     """What keeps the rest of the run from being bit-identical to an uninterrupted one."""
     stored = stored_data(run)
     warnings = []
-    if stored["fingerprint"] != source.fingerprint:
+    if stored["fingerprint"] != known_fingerprint(source):
         warnings.append("The images' names, sizes or times changed since the run began; it may not go on exactly.")
     if checkpoint is None:
         return [*warnings, "The run has no checkpoint yet; it starts from the beginning."]
