@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ibot_cli.data.csv_list import is_csv, open_csv
-from ibot_cli.data.decode import PixelFormat
+from ibot_cli.data.decode import MODES, PixelFormat
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.file_states import data_fingerprint
 from ibot_cli.data.files import FileSource, Split, no_test_split
@@ -184,6 +184,11 @@ def _open_file(path: Path, data: str, pixels: PixelFormat, split: Split) -> Sour
 def _open_builtin(name: str, channels: int, split: Split) -> Source:
     if name not in BUILTINS:
         raise unknown_builtin(name, tuple(BUILTINS))
+    if channels not in MODES:
+        raise DataError(
+            f"builtin:{name} has images of 1 or 3 channels, not of {channels}.",
+            hint="Set data.channels=1 or 3, or name images of your own.",
+        )
     return BUILTINS[name](channels=channels, split=split)
 
 

@@ -121,7 +121,7 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
         want_memory=want_memory,
     )
     _use_threads(plan.config)
-    plan.warnings[:0] = _about_weights(request, recipe.beginning)
+    plan.warnings[:0] = [*_about_weights(request, recipe.beginning), *_about_depth(plan)]
     return _prepared(request, recipe.data, recipe.source, plan, out, None, recipe.beginning)
 
 
@@ -132,6 +132,17 @@ def _about_weights(request: Request, beginning: Beginning | None) -> list[str]:
     if request.preset == CONTINUE_PRESET:
         return [f"The preset {CONTINUE_PRESET} is for trained weights, and none are named; add --init WEIGHTS."]
     return []
+
+
+def _about_depth(plan: Plan) -> list[str]:
+    """Files that are deeper than what is kept of them."""
+    deep = sum(count for mode, count in plan.data.modes.items() if mode.startswith(("I;16", "uint16")))
+    if plan.config.data.bits == 16 or not deep:
+        return []
+    return [
+        f"{deep:,} of {plan.data.num_checked:,} images have 16 bits, of which 8 are kept: of 12-bit images 16 levels. "
+        "--set data.bits=16 keeps all."
+    ]
 
 
 def _use_threads(config: Config) -> None:
