@@ -16,18 +16,19 @@ from functools import cached_property
 from typing import NamedTuple, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 
 from ibot_cli.config.finetune import AugmentConfig
+from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes
 from ibot_cli.data.crops import crop_box, crop_resized
-from ibot_cli.data.photometric import NUM_DRAWS, Strengths, apply_changes, draw_changes
 from ibot_cli.data.rng import stream
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 ATTEMPTS = 10
+ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 class Box(NamedTuple):
@@ -97,7 +98,7 @@ class AugmentRecipe:
         draws = rng.random(4 + NUM_DRAWS).tolist()
         box = crop_box(*image.size, self.crop_scale, self.crop_aspect, draws[:4], rng)
         view = crop_resized(image, box, self.image_size, resample=RESAMPLING[self.interpolation])
-        view = apply_changes(view, draw_changes(self._strengths, draws[4:]), threshold=256)
+        view = _flipped_and_jittered(view, draw_changes(self._strengths, draws[4:]))
         if self._rand_augment is not None:
             with global_draws(stream(seed, sample, visit, "rand_augment")):
                 view = self._rand_augment(view)
@@ -151,6 +152,14 @@ class AugmentRecipe:
             if operation.name.startswith("Posterize"):
                 operation.aug_fn = posterize
         return cast(Callable[[Image.Image], Image.Image], transform)
+
+
+def _flipped_and_jittered(image: Image.Image, changes: Changes) -> Image.Image:
+    if changes.flip:
+        image = ImageOps.mirror(image)
+    for operation, factor in changes.jitter:
+        image = ENHANCERS[operation](image).enhance(factor)
+    return image
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,7 +82,8 @@ def pack_changes(changes: Sequence[Changes]) -> Tensor:
     Returns:
         float32 `[n, COLUMNS]`: flip, four times (operation or `NONE`, factor), grey, blur radius, solarise.
     """
-    return torch.tensor([_row(change) for change in changes], dtype=torch.float32).reshape(-1, COLUMNS)
+    numbers = np.fromiter(chain.from_iterable(map(_row, changes)), dtype=np.float32, count=len(changes) * COLUMNS)
+    return torch.from_numpy(numbers).view(-1, COLUMNS)
 
 
 def _row(changes: Changes) -> tuple[float, ...]:

@@ -136,6 +136,22 @@ def finish_views(
     return out
 
 
+def change_levels(levels: Tensor, changes: Tensor, *, threshold: int) -> Tensor:
+    """The changed views as pictures for people.
+
+    Args:
+        levels: As for `finish_views`.
+        changes: As for `finish_views`.
+        threshold: Of solarisation.
+
+    Returns:
+        uint8 `[n, H, W, C]`: rounded to whole levels, not normalised.
+    """
+    channels = levels.shape[-1]
+    changed = finish_views(levels, changes, threshold=threshold, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    return changed.round_().to(torch.uint8).movedim(1, -1).contiguous()
+
+
 def _stages(changes: NDArray[np.float32], colour: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The operation of each view at each place of the order, or `NONE`, and its amount; `[STAGES, n]` each."""
     stages = np.full((STAGES, len(changes)), NONE, dtype=np.float32)
@@ -219,8 +235,8 @@ def _saturation(values: Tensor, factors: Tensor, luma: Tensor) -> Tensor:
 
 
 def _gray(values: Tensor, luma: Tensor) -> Tensor:
-    red, green, blue = values.split(1, dim=1)
-    return (red * luma[0]).add_(green * luma[1]).add_(blue * luma[2])
+    gray = values[:, :1] * luma[0]
+    return gray.add_(values[:, 1:2] * luma[1]).add_(values[:, 2:] * luma[2])
 
 
 def _to_gray(values: Tensor, amounts: Tensor, luma: Tensor) -> Tensor:
@@ -244,8 +260,8 @@ def _hue(values: Tensor, turns: Tensor, luma: Tensor) -> Tensor:
     spread = most - least
     hue = (red - green).sub_(blue).add_(least).div_(spread.clamp_(min=TINY)).add_(2)
     hue.copysign_(torch.sub(blue, green, out=least)).div_(6).add_(turns + 1.5).frac_().sub_(0.5).mul_(6)
-    away = least
-    torch.addcmul(most, torch.abs(hue, out=away).sub_(2).clamp_(-1, 0), spread, out=red)
+    away = torch.abs(hue, out=least).sub_(2).clamp_(-1, 0)
+    torch.addcmul(most, away, spread, out=red)
     for channel, step in ((green, 1), (blue, -1)):
         torch.add(hue, step, out=away).abs_().sub_(1).clamp_(0, 1)
         torch.addcmul(most, away, spread, value=-1, out=channel)

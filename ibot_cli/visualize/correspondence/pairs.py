@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
+from ibot_cli.data.changes import pack_changes
 from ibot_cli.data.crops import crop_resized
+from ibot_cli.data.photometric import change_levels
 from ibot_cli.data.rng import stream
-from ibot_cli.data.transform import DrawnView, ViewRecipe, draw_views, finish_views, normalise
+from ibot_cli.data.transform import DrawnView, ViewRecipe, draw_views, normalise, stack_images
 from ibot_cli.errors import DataError
 from ibot_cli.visualize.correspondence.geometry import ViewBox
 from ibot_cli.weights.load import LoadedBackbone
@@ -135,9 +137,10 @@ def draw_pair(
         boxes = (_box(drawn[0]), _box(drawn[1]))
         truth = boxes[1].patches_at(boxes[0].centers(grid), grid)
         if (truth >= 0).any():
-            crops = [crop_resized(image, view.box, view.size) for view in drawn]
-            levels = finish_views(crops, [view.changes for view in drawn], recipe.solarize_threshold)
-            return ViewPair(levels=levels, boxes=boxes, truth=truth, grid=grid, source_size=image.size)
+            crops = torch.from_numpy(stack_images([crop_resized(image, view.box, view.size) for view in drawn]))
+            changes = pack_changes([view.changes for view in drawn])
+            levels = change_levels(crops, changes, threshold=recipe.solarize_threshold)
+            return ViewPair(levels=levels.numpy(), boxes=boxes, truth=truth, grid=grid, source_size=image.size)
     raise NoOverlap(image.size)
 
 

@@ -102,7 +102,7 @@ def _pixels(batches: Sequence[Batch], recipe: ViewRecipe, grid: int) -> list[Sam
 
 
 def levels_of(views: Tensor, recipe: ViewRecipe) -> NDArray[np.uint8]:
-    """Undo the normalisation; exact, since its rounding is far below half a level.
+    """Undo the normalisation, to the nearest whole level.
 
     Args:
         views: float32 `[..., C, H, W]`.

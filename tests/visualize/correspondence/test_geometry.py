@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from ibot_cli.data.changes import Changes, pack_changes
 from ibot_cli.data.crops import crop_resized
-from ibot_cli.data.photometric import Changes
-from ibot_cli.data.transform import finish_views
+from ibot_cli.data.photometric import change_levels
+from ibot_cli.data.transform import stack_images
 from ibot_cli.visualize.correspondence.geometry import ViewBox, near_chance, steps_apart
 from tests.visualize.correspondence.known import map_image
 
@@ -17,8 +19,9 @@ from tests.visualize.correspondence.known import map_image
 def test_centres_are_where_the_pixels_come_from(box: tuple[int, int, int, int], flip: bool) -> None:
     """The map tells the source's pixel for every pixel of a view; pixel n has its centre at n + 0.5."""
     grid, size = 8, 64
-    crop = crop_resized(map_image(), box, size)
-    (levels,) = finish_views([crop], [Changes(flip, (), False, 0.0, False)], 128)
+    crop = torch.from_numpy(stack_images([crop_resized(map_image(), box, size)]))
+    changes = pack_changes([Changes(flip, (), False, 0.0, False)])
+    levels = change_levels(crop, changes, threshold=128)[0].numpy()
     means = levels[..., :2].reshape(grid, 8, grid, 8, 2).mean(axis=(1, 3)).reshape(-1, 2)
     left, top, width, height = box
     centers = ViewBox(left=left, top=top, width=width, height=height, flip=flip).centers(grid)
