@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ibot_cli.data.bands import WrongChannelsError, bands_of, displayable, to_channels, to_levels
+from ibot_cli.data.jpeg import decode_jpeg
 from ibot_cli.data.picture import Picture, PixelFormat, UnreadableImage
 from ibot_cli.data.tiff import TiffImage, is_tiff, upright
 from ibot_cli.data.tiff_picture import TiffPicture
@@ -43,6 +44,8 @@ TRANSPOSES = {
 ORIENTATIONS = {turn: number for number, turn in TRANSPOSES.items()}
 SIDEWAYS = (TRANSPOSES[5], TRANSPOSES[6], TRANSPOSES[7], TRANSPOSES[8])
 PNG_TURNS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+JPEGS = ("JPEG", "MPO")
+BLOCK = 8
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -107,37 +110,55 @@ class FilePicture:
 
     @property
     def shrinks(self) -> bool:
-        """Whether the format has a decoder that gives smaller images for less work."""
-        return self.format in ("JPEG", "MPO")
+        """Whether the format has a decoder that gives smaller images for less work.
+
+        The pixels of a smaller image begin where those of the stored one do, so one that is turned afterwards must
+        consist of whole blocks.
+        """
+        whole = self._turn is None or not any(side % BLOCK for side in self.size)
+        return self.format in JPEGS and self._pixels.plain and whole
 
     def levels(self, shrink: int = 1) -> np.ndarray:
         """The pixels; see `ibot_cli.data.picture.Picture`."""
         if not self._pixels.plain:
-            return self._bands(shrink)
-        values = np.asarray(self._decoded(shrink))
+            return self._bands()
+        values = self._quick() if shrink == 1 or not self.shrinks else None
+        if values is None:
+            values = np.asarray(self._decoded(shrink))
         return values if values.ndim == 3 else values[..., None]
 
     def image(self) -> Image.Image:
         """The whole picture for people, upright; see `ibot_cli.data.bands.displayable`."""
         return self._decoded() if self._pixels.plain else displayable(self._bands())
 
+    def _quick(self) -> np.ndarray | None:
+        """The levels by torchcodec, or None when that is not there, is no faster, or cannot read the file."""
+        as_stored = self._turn is None and self.stored_mode == MODES[self._pixels.channels]
+        if self.format not in JPEGS or self._pixels.decoder == "pillow" or not as_stored:
+            return None
+        return decode_jpeg(self._content, self.stored_mode)
+
     def _decoded(self, shrink: int = 1) -> Image.Image:
         with self._loaded(shrink) as image:
-            converted = to_mode(image, self._pixels.channels)
-            return converted if self._turn is None else converted.transpose(self._turn)
+            return self._finished(image)
 
-    def _bands(self, shrink: int = 1) -> np.ndarray:
+    def _finished(self, image: Image.Image) -> Image.Image:
+        converted = to_mode(image, self._pixels.channels)
+        return converted if self._turn is None else converted.transpose(self._turn)
+
+    def _bands(self) -> np.ndarray:
         """Levels of other channels than Pillow has modes for, or of 16 bits."""
-        with self._loaded(shrink) as image:
+        with self._loaded() as image:
             values, top, alpha = bands_of(image, self._content)
             levels = to_channels(to_levels(values, self._pixels.bits, top), self._pixels.channels, alpha=alpha)
             return levels if self._turn is None else np.ascontiguousarray(upright(levels, ORIENTATIONS[self._turn]))
 
     @contextmanager
-    def _loaded(self, shrink: int) -> Iterator[Image.Image]:
+    def _loaded(self, shrink: int = 1) -> Iterator[Image.Image]:
         with self._explained(), self._opened() as image:
             if shrink > 1 and self.shrinks:
-                image.draft(None, (-(-image.width // shrink), -(-image.height // shrink)))
+                # Pillow takes the power of 2 that leaves at least this; the sides become ceil(side / shrink)
+                image.draft(None, (max(image.width // shrink, 1), max(image.height // shrink, 1)))
             _load(image)
             yield image
 
