@@ -260,7 +260,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     assert caught.value.hint == "pip install 'ibot-cli[datasets]'"
 
 
-@pytest.mark.parametrize("data", ["hf:", "hf:[image]", "hf:./not/here", "hf:a/b/c"])
+@pytest.mark.parametrize("data", ["hf:", "hf:[image]", "hf:./here", "hf:../here", "hf:a/b/c"])
 def test_what_is_neither_a_place_nor_a_name_is_refused(data: str) -> None:
     with pytest.raises(DataError) as caught:
         parse_address(data)

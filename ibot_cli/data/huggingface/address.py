@@ -10,7 +10,7 @@ from ibot_cli.errors import DataError
 
 PREFIX = "hf:"
 FORMS = "hf:FOLDER, hf:NAME or hf:NAME:CONFIG; hf:NAME[image,label] names the columns"
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
