@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,21 +17,26 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@contextlib.contextmanager
-def progress_of() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per split on a terminal, a line every half minute elsewhere."""
-    begun = last = time.monotonic()
-    with stage_bars() as bar:
+class Progress:
+    """A bar per split on a terminal, a line every half minute elsewhere; as a context manager it is there and gone."""
 
-        def report(split: str, done: int, total: int) -> None:
-            nonlocal last
-            bar(split, done, total)
-            if sys.stderr.isatty() or time.monotonic() - last < PLAIN_INTERVAL:
-                return
-            last = time.monotonic()
-            console.note(f"{split}: {done:,} of {total:,} images, {duration(last - begun)} spent")
+    def __init__(self) -> None:
+        self._bars = contextlib.ExitStack()
+        self._begun = self._last = time.monotonic()
 
-        yield report
+    def __enter__(self) -> Progress:
+        self._bar = self._bars.enter_context(stage_bars())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.close()
+
+    def __call__(self, split: str, done: int, total: int) -> None:
+        """See `ibot_cli.data.packing.pack.pack`."""
+        self._bar(split, done, total)
+        if not sys.stderr.isatty() and time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            console.note(f"{split}: {done:,} of {total:,} images, {duration(self._last - self._begun)} spent")
 
 
 def stopped(out: Path) -> None:
@@ -40,7 +44,8 @@ def stopped(out: Path) -> None:
     from ibot_cli.data.shards.description import UNFINISHED
 
     if (out / UNFINISHED).exists():
-        console.note(f"Stopped. The complete shards in {out} stay; the same command goes on after them.")
+        shards = counted(len(list(out.glob("*.tar"))), "complete shard")
+        console.note(f"Stopped with {shards} in {out}; the same command goes on from there.")
 
 
 def show(result: PackResult) -> None:
@@ -65,7 +70,8 @@ def show(result: PackResult) -> None:
         console.note(note)
     if result.unreadable:
         console.warn(
-            f"{counted(len(result.unreadable), 'unreadable file')} left out; {result.out}/pack.json lists them."
+            f"{counted(len(result.unreadable), 'unreadable file')} left out; {result.out}/pack.json lists "
+            f"{'it' if len(result.unreadable) == 1 else 'them'}."
         )
         for path, reason in list(result.unreadable.items())[:SHOWN]:
             console.warn(f"{path}: {reason}")

@@ -17,12 +17,12 @@ def data_pack(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the shards.", show_default=False)],
     short_side: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Longest that the shorter side may be, in pixels. [default: 320]", min=1),
+        typer.Option(metavar="N", help="Longest that the shorter side may be, in pixels; else 320.", min=1),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Keep the bytes of every file.")] = False,
     quality: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Of JPEG, 1 to 100. [default: 92]", min=1, max=100),
+        typer.Option(metavar="N", help="Of JPEG; else 92.", min=1, max=100),
     ] = None,
     shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Longest that a shard may be.")] = "500MB",
     workers: Workers = None,
@@ -36,7 +36,7 @@ def data_pack(
     from ibot_cli.data.cores import free_cores
     from ibot_cli.data.packing.options import PackOptions, parse_size
     from ibot_cli.data.packing.pack import pack
-    from ibot_cli.pack_view import progress_of, show, stopped
+    from ibot_cli.pack_view import Progress, show, stopped
 
     if copy and (short_side is not None or quality is not None):
         raise UsageError("--copy keeps the images as they are.", "Leave --short-side and --quality out, or --copy.")
@@ -48,7 +48,7 @@ def data_pack(
     )
     cores = free_cores()
     try:
-        with progress_of() as report:
+        with Progress() as report:
             result = pack(
                 data, out, options, workers=(cores if cores > 1 else 0) if workers is None else workers, report=report
             )

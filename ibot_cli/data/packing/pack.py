@@ -152,9 +152,8 @@ def _result(
     splits: Mapping[str, list[Mapping[str, Any]]] = content["splits"]
     notes = notes_of(data, parts)
     if content["deep"]:
-        notes.append(
-            f"{content['deep']:,} files with more than 8 bits, or TIFF of other than 1 or 3 bands, kept their bytes."
-        )
+        kept = "file with {}, kept its bytes." if content["deep"] == 1 else "files with {}, kept their bytes."
+        notes.append(f"{content['deep']:,} {kept.format('more than 8 bits, or TIFF of other than 1 or 3 bands')}")
     return PackResult(
         out=out,
         images={split: sum(shard["images"] for shard in shards) for split, shards in splits.items()},

@@ -15,6 +15,7 @@ from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.packing.shard_writer import entry
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import DataError
+from ibot_cli.progress import size_text
 
 IMAGES = 32
 SECONDS = 2.0  # large images are sampled in smaller number
@@ -61,13 +62,13 @@ def check_room(out: Path, sample: Sample, left: Mapping[str, int]) -> None:
         left: Images by split that are not written yet.
 
     Raises:
-        DataError: With what is needed and what is free, both in GB.
+        DataError: With what is needed and what is free.
     """
     need = sum(sample.bytes_per_image[split] * count for split, count in left.items())
     free = shutil.disk_usage(out).free
     if need * CERTAIN > free:
         raise DataError(
-            f"The shards will take about {need / 1e9:,.1f} GB; {out} has {free / 1e9:,.1f} GB left.",
+            f"The shards will take about {size_text(round(need))}; {out} has {size_text(free)} left.",
             hint="Make room, name a folder on another disk, or make the images smaller with --short-side or --quality.",
         )
 

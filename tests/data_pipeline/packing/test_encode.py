@@ -175,10 +175,3 @@ def test_unreadable_files_are_found(tmp_path: Path, name: str, content: bytes, r
 def test_a_cut_off_file_of_many_bands_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="cut off"):
         one(tmp_path, bands(7)[:-1000], "a.tif")
-
-
-def test_embedded_images_become_png(tmp_path: Path) -> None:
-    source = open_source("builtin:digits", channels=3)
-    packed = pack_image(source, 3, PackOptions())
-    assert (packed.extension, packed.stored, packed.kept) == ("png", 0, False)
-    assert np.array_equal(np.asarray(opened(packed)), source.levels(3)[..., 0])

@@ -352,7 +352,7 @@ def test_a_full_disk_stops_it_with_nothing_broken(tmp_path: Path, monkeypatch: p
 def test_a_disk_that_is_too_small_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(sample_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match=r"will take about .* GB; .*out has 0\.0 GB left"):
+    with pytest.raises(DataError, match=r"will take about [0-9.]+ KB; .*out has 1\.0 KB left"):
         packed(photographs(tmp_path / "data", 4), tmp_path / "out", **SHARDS)
     assert not (tmp_path / "out").exists()
 
