@@ -8,6 +8,7 @@ from ibot_cli.data.csv_list import csv_parts, is_csv
 from ibot_cli.data.folders import split_folders
 from ibot_cli.data.huggingface.address import PREFIX, parse_address
 from ibot_cli.data.huggingface.source import split_names
+from ibot_cli.data.shards.member import is_member
 from ibot_cli.data.shards.names import PATTERN, anywhere_pattern, find_shards
 from ibot_cli.data.shards.source import shard_parts
 from ibot_cli.errors import DataError
@@ -51,7 +52,7 @@ def anywhere(data: str) -> str:
 
 def is_here(data: str) -> bool:
     """Whether the place that DATA name exists; for names on the Hub of Hugging Face, nobody looks."""
-    if data.startswith((BUILTIN, PREFIX)) or Path(data).expanduser().exists():
+    if data.startswith((BUILTIN, PREFIX)) or Path(data).expanduser().exists() or is_member(data):
         return True
     try:
         return find_shards(data) is not None

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from torch import Tensor, nn
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
+from ibot_cli.data.joined import JoinedSource
 from ibot_cli.data.scan import scan_images
+from ibot_cli.data.shards.member import is_member
+from ibot_cli.data.shards.names import find_shards
+from ibot_cli.data.shards.source import open_shards
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.errors import DataError, WeightsError
@@ -145,12 +150,23 @@ def _no_classifier(description: str) -> WeightsError:
     )
 
 
-def open_images(places: Sequence[str], channels: int, bits: int = 8) -> FileSource:
-    """Image files by name, and all those below folders, in the order given.
+def open_images(places: Sequence[str], channels: int, bits: int = 8) -> Source:
+    """Image files by name, all those below folders, and those in tar shards, in the order given.
 
     Raises:
-        DataError: A place does not exist, or a folder holds no image.
+        DataError: A place does not exist, a folder holds no image, or as `open_shards`.
     """
+    pixels = PixelFormat(channels=channels, bits=bits)
+    sources: list[Source] = []
+    for shards, group in groupby(places, key=lambda place: not is_member(place) and find_shards(place) is not None):
+        if shards:
+            sources += [open_shards(place, pixels=pixels, split="all") for place in group]
+        else:
+            sources.append(_open_files(list(group), pixels))
+    return sources[0] if len(sources) == 1 else JoinedSource(", ".join(places[:3]), sources)
+
+
+def _open_files(places: Sequence[str], pixels: PixelFormat) -> FileSource:
     names: list[str] = []
     notes: list[str] = []
     for place in places:
@@ -161,12 +177,11 @@ def open_images(places: Sequence[str], channels: int, bits: int = 8) -> FileSour
                 raise DataError(f"{place} holds no image.", "Images are files such as .jpg or .png, at any depth.")
             names += [str(path / name) for name in scan.names]
             notes += scan.notes()
-        elif path.exists():
+        elif path.exists() or is_member(place):
             names.append(str(path))
         else:
             hint = "IMAGES are files and folders; an embedded data set has no files." if ":" in place else None
             raise DataError(f"There is no image or folder {place}.", hint or "Check the path.")
-    pixels = PixelFormat(channels=channels, bits=bits)
     return FileSource(name=", ".join(places[:3]), root=Path(), names=names, pixels=pixels, notes=notes)
 
 

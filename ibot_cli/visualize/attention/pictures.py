@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.places import is_here
 from ibot_cli.data.single import is_image_file, read_levels
 from ibot_cli.data.sources import Source, open_source
 from ibot_cli.evaluate.feature_cache.table import nothing_readable
@@ -76,7 +77,7 @@ def open_pictures(
     unreadable: dict[str, str] = {}
     notes: list[str] = []
     for place in places:
-        if is_image_file(place) and Path(place).expanduser().exists():
+        if is_image_file(place) and is_here(place):
             found.append((place, prepare(read_levels(place, channels, bits))))
             continue
         source = open_source(place, channels=channels, bits=bits, split="all")
