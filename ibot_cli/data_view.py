@@ -113,7 +113,8 @@ def _show_duplicates(known: Duplicates) -> None:
     numbered = enumerate(known.groups, start=1)
     ordered = sorted(numbered, key=lambda each: min(_CERTAINTY[copy.same] for copy in each[1]))
     for number, group in ordered[:_GROUPS]:
-        for place, copy in enumerate(group[:_COPIES]):
+        certain = sorted(group[1:], key=lambda copy: _CERTAINTY[copy.same])
+        for place, copy in enumerate([group[0], *certain][:_COPIES]):
             rows.append((f"{number}" if place == 0 else "", copy.path, _where(copy), _SAME.get(copy.same or "", "")))
         if len(group) > _COPIES:
             rows.append(("", f"... and {len(group) - _COPIES:,} more", "", ""))

@@ -32,12 +32,12 @@ def data_stats(
     from ibot_cli.data.cores import free_cores
     from ibot_cli.data.statistics.statistics import measure_data
     from ibot_cli.data_view import show
-    from ibot_cli.progress import stage_bars
+    from ibot_cli.pack_view import Progress
 
     if bits == "16" and data.startswith("builtin:"):
         raise UsageError("The embedded images have 8 bits per level.", "Leave --bits out.")
     cores = free_cores()
-    with stage_bars() as progress:
+    with Progress() as progress:
         found = measure_data(
             data,
             channels=channels,

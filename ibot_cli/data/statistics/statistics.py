@@ -46,7 +46,7 @@ def measure_data(
         bits: Of a level.
         limit: Look at a seeded sample of so many images; all when None.
         workers: Processes; 0 works in this one.
-        progress: Called with the stage, what is done and its total.
+        progress: Called with the stage, the images done and their total.
 
     Raises:
         DataError: As `open_source`, or no image can be read.
@@ -58,7 +58,7 @@ def measure_data(
     for block in in_order(measuring, _keys(chosen), workers=workers, pin_memory=False):
         blocks.append(block)
         if progress is not None:
-            progress("images", min(len(blocks) * BATCH, len(chosen)), len(chosen))
+            progress("looked at", min(len(blocks) * BATCH, len(chosen)), len(chosen))
     return _summary(data, parts, measuring, Measurements.joined(blocks), channels, bits, progress)
 
 
@@ -109,7 +109,7 @@ def _summary(
         describe,
         parts=len(parts) > 1,
         labels=any(source.labels is not None for source in sources),
-        progress=None if progress is None else partial(progress, "duplicates"),
+        progress=None if progress is None else partial(_compared, progress, len(measured)),
     )
     found = Statistics(
         data=data,
@@ -134,6 +134,10 @@ def _summary(
         advice=(),
     )
     return advise(found)
+
+
+def _compared(progress: StageProgress, images: int, done: int, total: int) -> None:
+    progress("compared", images * done // total, images)
 
 
 def _class_name(source: Source, index: int) -> str | None:
