@@ -26,6 +26,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from ibot_cli.data.bands import WrongChannelsError, bands_of, displayable, to_channels, to_levels
 from ibot_cli.data.jpeg import decode_jpeg
 from ibot_cli.data.picture import Picture, PixelFormat, UnreadableImage
+from ibot_cli.data.shards.member import member_content
 from ibot_cli.data.tiff import TiffImage, is_tiff, upright
 from ibot_cli.data.tiff_picture import TiffPicture
 
@@ -53,14 +54,17 @@ def read_content(path: Path, shown: str | None = None) -> bytes:
     """The bytes of a file.
 
     Args:
-        path: The file.
+        path: The file, or a member of a tar file as people are shown it (`shard.tar/name.jpg`).
         shown: How messages name it; default its path.
 
     Raises:
         UnreadableImage: Missing, a folder, or it may not be read.
     """
     try:
-        return path.read_bytes()
+        try:
+            return path.read_bytes()
+        except NotADirectoryError:
+            return member_content(path)
     except OSError as error:
         raise UnreadableImage(shown or str(path), f"cannot be read ({error.strerror or error})") from error
 
