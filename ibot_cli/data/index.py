@@ -12,8 +12,6 @@ import contextlib
 import hashlib
 import os
 import time
-from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from ibot_cli.data.name_table import NameTable
 from ibot_cli.data.scan import REPEATED, UNREADABLE, Scan, Visited, link_state, listing_digest, scan_images
 
 KIND = "folders"
+SMALL = ("groups", "broken_links", "repeated_folders", "unreadable_folders")
 VERSION = 1
 LARGEST = 2 * 2**30
 UNUSED_DAYS = 90
@@ -130,11 +129,8 @@ def _entry(root: Path, start: str) -> Path:
 
 
 def _plain(found: Scan) -> dict[str, Any]:
-    """The small parts of a scan, for JSON."""
-    plain = asdict(found)
-    for large in ("names", "visited", "links"):
-        del plain[large]
-    return plain
+    """The small parts of a scan, for JSON; what else lies there matters only where there is no image."""
+    return {name: getattr(found, name) for name in SMALL}
 
 
 def _stored(path: Path) -> FolderIndex:
@@ -142,7 +138,6 @@ def _stored(path: Path) -> FolderIndex:
     if about["version"] != VERSION:
         raise DamagedFile(str(path))
     found = Scan(**about["scan"])
-    found.others = Counter(found.others)
     found.groups = [(name, count) for name, count in found.groups]
     states = arrays["folder_states"].reshape(-1, 2).tolist()
     folders = NameTable.of(arrays["folders"])
