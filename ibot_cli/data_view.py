@@ -139,4 +139,4 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _numbers(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.3f}" for value in values)
+    return " ".join(f"{value:.4g}" for value in values)

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ibot_cli.data.moments import FULL_SCALE
-
 SIDE = 32
 LOW = 8
 OUTLINE = 8
@@ -26,7 +24,7 @@ class Hashes:
     Attributes:
         bits: uint64 `[n]`, the signs of the 63 lowest frequencies but the mean.
         outlines: int8 `[n, 64]`, 8 x 8 mean grey levels around their mean, scaled to at most 127.
-        flat: bool `[n]`; the image is of nearly one grey level, so that bits and outline are noise.
+        flat: bool `[n]`; the thumbnail's standard deviation is below 2 levels, so that bits and outline are noise.
     """
 
     bits: NDArray[np.uint64]
@@ -41,14 +39,13 @@ def thumbnail(levels: NDArray[np.generic]) -> NDArray[np.float32]:
         levels: uint8 or uint16 `[H, W, C]`. Three channels become luma; other numbers of channels their mean.
 
     Returns:
-        float32 `[32, 32]` on a scale of 0..255.
+        float32 `[32, 32]`, in levels: on a scale of 0..255 or 0..65535.
     """
     channels = levels.shape[2]
     if levels.dtype == np.uint8 and channels in (1, 3):
         image = Image.fromarray(np.ascontiguousarray(levels[..., 0] if channels == 1 else levels)).convert("L")
     else:
-        scale = np.float32(255 / FULL_SCALE[levels.dtype])
-        image = Image.fromarray(levels.mean(axis=2, dtype=np.float32) * scale)
+        image = Image.fromarray(levels.mean(axis=2, dtype=np.float32))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
 
 

@@ -103,7 +103,7 @@ def test_duplicates_say_what_they_share_with_which_image(found: Statistics, fold
 
 def test_advice_follows_what_was_found(found: Statistics) -> None:
     text = "\n".join(found.advice)
-    mean = ",".join(f"{value:.3f}" for value in found.channels.mean)
+    mean = ",".join(f"{value:.4g}" for value in found.channels.mean)
     for part in (
         "1 image that cannot be read",
         "1 group of duplicates with images of both parts",

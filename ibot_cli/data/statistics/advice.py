@@ -40,8 +40,8 @@ def _about_duplicates(found: Statistics) -> Iterator[str]:
     known = found.duplicates
     if known.num_across:
         yield (
-            f"{_groups(known.num_across)} of duplicates with images of both parts: test figures come out too high. "
-            "`ibot knn-eval --exclude-duplicates` leaves such images out."
+            f"{_groups(known.num_across)} of duplicates with images of both parts: copies make test figures too high. "
+            "`ibot knn-eval --exclude-duplicates` leaves them out."
         )
     if known.num_mixed:
         yield f"{_groups(known.num_mixed)} of duplicates with several classes: look at their labels."
@@ -72,7 +72,7 @@ def _about_settings(found: Statistics) -> Iterator[str]:
     deep = sum(number for mode, number in found.modes.items() if mode in DEEP_MODES or mode.startswith("I;16"))
     if deep and found.bits == 8:
         yield f"{_images(deep)} have more than 8 bits per level: --set data.bits=16 keeps them."
-    mean, std = (",".join(f"{value:.3f}" for value in values) for values in (found.channels.mean, found.channels.std))
+    mean, std = (",".join(f"{value:.4g}" for value in values) for values in (found.channels.mean, found.channels.std))
     yield f"Normalise with these data's own figures: --set data.mean=[{mean}] --set data.std=[{std}]"
 
 

@@ -163,8 +163,8 @@ class Statistics:
             255 levels. None where the images are not read as three channels.
         bits: Per level, as the images were read.
         channels: Mean and standard deviation.
-        flat: Paths of images of nearly one grey level (standard deviation of 32 x 32 parts below 2 of 255 levels); they
-            are compared pixel by pixel only.
+        flat: Paths of images of nearly one grey level (standard deviation of 32 x 32 parts below 2 levels); they are
+            compared pixel by pixel only.
         duplicates: What occurs more than once among the checked images.
         notes: How the data were read.
         advice: What to do about what was found.

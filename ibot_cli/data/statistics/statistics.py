@@ -16,7 +16,7 @@ from ibot_cli.data.places import own_parts
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import Source, Split, open_source
 from ibot_cli.data.statistics.advice import advise
-from ibot_cli.data.statistics.duplicates import find_duplicates
+from ibot_cli.data.statistics.duplicates import Describe, find_duplicates
 from ibot_cli.data.statistics.measure import EMBEDDED, Measurements, Measuring
 from ibot_cli.data.statistics.result import Channels, ClassCount, Sizes, Spread, Statistics
 from ibot_cli.data.workers import Key, in_order
@@ -97,24 +97,19 @@ def _summary(
             f"None of the {len(unreadable):,} images looked at in {data} can be read:\n{list_bad(unreadable)}",
             hint="DATA must hold images that can be opened with these --channels and --bits.",
         )
-    names, sources = list(parts), list(parts.values())
-
-    def describe(row: int) -> tuple[str, str | None, str | None]:
-        part, index = measuring.find(int(measured.places[row]))
-        return sources[part].path(index), names[part] if len(names) > 1 else None, _class_name(sources[part], index)
-
+    describe = _describer(parts, measuring, measured)
     stored = measured.num_bytes[measured.num_bytes != EMBEDDED]
     duplicates = find_duplicates(
         measured,
         describe,
         parts=len(parts) > 1,
-        labels=any(source.labels is not None for source in sources),
+        labels=any(source.labels is not None for source in parts.values()),
         progress=None if progress is None else partial(_compared, progress, len(measured)),
     )
     found = Statistics(
         data=data,
         parts={name: len(source) for name, source in parts.items()},
-        num_images=sum(len(source) for source in sources),
+        num_images=sum(len(source) for source in parts.values()),
         num_checked=len(measured) + len(unreadable),
         num_readable=len(measured),
         unreadable=unreadable,
@@ -134,6 +129,17 @@ def _summary(
         advice=(),
     )
     return advise(found)
+
+
+def _describer(parts: Mapping[str, Source], measuring: Measuring, measured: Measurements) -> Describe:
+    """Path, part and class of a measured image."""
+    names, sources = list(parts), list(parts.values())
+
+    def describe(row: int) -> tuple[str, str | None, str | None]:
+        part, index = measuring.find(int(measured.places[row]))
+        return sources[part].path(index), names[part] if len(names) > 1 else None, _class_name(sources[part], index)
+
+    return describe
 
 
 def _compared(progress: StageProgress, images: int, done: int, total: int) -> None:
