@@ -18,6 +18,7 @@ from ibot_cli import console
 
 PLAIN_INTERVAL = 30.0
 PLAIN_EPOCHS = 100  # lines about epochs that a file or a pipe gets, besides those with an accuracy
+NOTICEABLE_WAIT = 0.05
 VALIDATED = {"holdout": "held-out training images", "test": "test images"}
 UNITS = ("B", "KB", "MB", "GB", "TB")
 STOPPING = "stopping after this step, then saving; Ctrl-C once more stops at once without saving"
@@ -62,10 +63,15 @@ def step_text(record: Mapping[str, Any]) -> str:
     parts += [f"{name[5:]} {record[name]:.3f}" for name in ("loss/cls", "loss/patch") if name in record]
     if "speed/images_per_second" in record:
         parts.append(f"{record['speed/images_per_second']:,.0f} images/s")
-        parts.append(f"waiting {record['speed/wait_share']:.0%}")
+        parts.append(waiting_text(record["speed/wait_share"]))
     if record.get("skipped"):
         parts.append("skipped (not finite)")
     return ", ".join(parts)
+
+
+def waiting_text(share: float) -> str:
+    """Who waits for whom, from the share of the time in which training waited for images."""
+    return f"waiting for images {share:.0%}" if share >= NOTICEABLE_WAIT else "images ready"
 
 
 def epoch_text(record: Mapping[str, Any]) -> str:

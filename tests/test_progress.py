@@ -36,9 +36,15 @@ EPOCH = {
 
 
 def test_the_numbers_of_a_step() -> None:
-    assert step_text(STEP) == "loss 3.142, cls 2.000, patch 1.142, 1,234 images/s, waiting 12%"
+    assert step_text(STEP) == "loss 3.142, cls 2.000, patch 1.142, 1,234 images/s, waiting for images 12%"
     few = {"loss/total": float("nan"), "loss/cls": float("nan"), "skipped": True}
     assert step_text(few) == "loss nan, cls nan, skipped (not finite)"
+
+
+def test_who_waits_for_whom() -> None:
+    assert step_text({**STEP, "speed/wait_share": 0.9}).endswith("images/s, waiting for images 90%")
+    assert step_text({**STEP, "speed/wait_share": 0.049}).endswith("images/s, images ready")
+    assert len(step_text({**STEP, "speed/images_per_second": 99_999.0, "loss/total": 12.3, "loss/cls": 10.1})) < 80
 
 
 def test_the_numbers_of_an_epoch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +30,16 @@ class LoadPlan(NamedTuple):
 def free_cores() -> int:
     """Cores that this process may keep busy, at least 1.
 
-    The smallest of CPU affinity and cgroup quota (v1 or v2), divided by the processes that torchrun started on this
-    machine (`LOCAL_WORLD_SIZE`).
+    The smallest of CPU affinity (which Slurm, Docker's `--cpuset-cpus` and taskset set), cgroup quota (v1 or v2, as
+    Docker's `--cpus` and Kubernetes set it) and `SLURM_CPUS_PER_TASK`, divided by the processes that torchrun started
+    on this machine (`LOCAL_WORLD_SIZE`).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_cores(CGROUP, OWN_CGROUP)
     if quota is not None:
         cores = min(cores, max(int(quota), 1))
+    with contextlib.suppress(KeyError, ValueError):  # clusters that count cores without enforcing it
+        cores = min(cores, max(int(os.environ["SLURM_CPUS_PER_TASK"]), 1))
     return max(cores // max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), 1)
 
 
@@ -81,8 +85,7 @@ def choose_workers(
             max(cores - workers, 1),
             f"{spent} and the network runs on an accelerator: {workers} of {cores} cores load.",
         )
-    times = [_sample_seconds(w, load_seconds, compute_seconds, cores) for w in range(min(cores, MAX_WORKERS + 1))]
-    workers = times.index(min(times))
+    workers, threads, _ = best_share(load_seconds, compute_seconds, cores)
     if workers == 0:
         return LoadPlan(
             0,
@@ -92,9 +95,41 @@ def choose_workers(
         )
     return LoadPlan(
         workers,
-        cores - workers,
+        threads,
         f"{spent}, the network on the CPU about {compute_seconds * 1e3:.3g} ms of one core: "
         f"{workers} of {cores} cores load.",
+    )
+
+
+def best_share(load: float, compute: float, cores: int) -> tuple[int, int, float]:
+    """Loader processes and threads with the least time per sample on a CPU, and that time.
+
+    Args:
+        load: Time to load a sample on one core.
+        compute: Time that the network needs for it on one core.
+        cores: Free cores.
+    """
+    times = [_sample_seconds(workers, load, compute, cores) for workers in range(min(cores, MAX_WORKERS + 1))]
+    workers = times.index(min(times))
+    return workers, cores - workers, times[workers]
+
+
+def crowded(workers: int, threads: int, cores: int, *, on_device: bool) -> str | None:
+    """A warning where loader processes and threads would share cores, or None.
+
+    Args:
+        workers: Loader processes.
+        threads: CPU threads of the main process, which are idle most of the time beside an accelerator.
+        cores: Free cores.
+        on_device: Whether the network runs on an accelerator.
+    """
+    busy = workers + (1 if on_device else threads)
+    if workers == 0 or busy <= cores:
+        return None
+    main = "the main process" if on_device else f"runtime.threads = {threads}"
+    return (
+        f"runtime.workers = {workers} and {main} need {busy} cores, but {cores} {'is' if cores == 1 else 'are'} free "
+        "(CPU affinity, quota of the control group, processes of torchrun): they will slow each other down."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -112,17 +111,6 @@ class _Started(Generic[T]):
 
     batch: T
     ready: Mark
-
-
-def waited(batches: Iterator[T]) -> Generator[tuple[T, Wait], None, None]:
-    """Batches that are made when they are asked for, with the time that it took."""
-    while True:
-        began = time.perf_counter()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        yield batch, HostWait(time.perf_counter() - began)
 
 
 def ahead(

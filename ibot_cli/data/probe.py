@@ -35,6 +35,7 @@ class DataSummary:
         largest: (width, height) of the one with the most.
         modes: Number of checked images by stored mode, such as `RGB` or `P`.
         notes: Sentences of the source.
+        typical: (width, height) of the checked image with the middle number of pixels.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DataSummary:
     largest: tuple[int, int]
     modes: dict[str, int]
     notes: list[str]
+    typical: tuple[int, int]
 
     def sentences(self) -> list[str]:
         """The summary for people."""
@@ -73,7 +75,7 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
     total = len(source)
     chosen = range(total) if total <= limit else _sample(total, min(SAMPLE, limit), seed)
     unreadable: dict[str, str] = {}
-    sizes: set[tuple[int, int]] = set()
+    sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
     for index in chosen:
         try:
@@ -82,7 +84,7 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
         except UnreadableImage as error:
             unreadable[error.path] = error.reason
             continue
-        sizes.add(picture.size)
+        sizes.append(picture.size)
         modes[picture.stored_mode] += 1
     if not modes:
         raise DataError(
@@ -101,6 +103,7 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
         ordered[-1],
         dict(modes.most_common()),
         source.notes,
+        ordered[len(ordered) // 2],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.data.keys import KeyPlan
-from ibot_cli.data.prefetch import CudaLanes, HostWait, Wait, ahead, waited
+from ibot_cli.data.prefetch import CudaLanes, HostWait, Wait, ahead
 from ibot_cli.data.workers import Assembling, Key, in_order
 
 
@@ -29,7 +30,6 @@ class Assembled(Protocol):
 
 P = TypeVar("P", bound=Assembled)
 M = TypeVar("M")
-UNKNOWN = HostWait(0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,24 +96,28 @@ def in_steps(
     micro_keys = plan.micro_batches(start, stop)
     prepared = in_order(assembler, micro_keys, workers=workers, pin_memory=device.type == "cuda")
     taken = _taken(plan, prepared, finish, start, stop)
-    timed = ahead(taken, _tensors, CudaLanes(device)) if device.type == "cuda" else waited(taken)
     try:
-        for step, wait in timed:
-            yield replace(step, wait=wait)
+        yield from _ahead(taken, device) if device.type == "cuda" else taken
     finally:
-        timed.close()
         taken.close()
         prepared.close()
+
+
+def _ahead(taken: Iterator[Taken[P, M]], device: torch.device) -> Iterator[Taken[P, M]]:
+    for step, wait in ahead(taken, _tensors, CudaLanes(device)):
+        yield replace(step, wait=wait)
 
 
 def _taken(
     plan: KeyPlan, prepared: Iterator[P], finish: Callable[[P, int, int], M], start: int, stop: int
 ) -> Generator[Taken[P, M], None, None]:
     for step, keys in plan.steps(start, stop):
+        began = time.perf_counter()
         parts = [next(prepared) for _ in range(0, len(keys), plan.micro_batch_size)]
+        wait = HostWait(time.perf_counter() - began)
         firsts = plan.position.start + np.cumsum([0, *(len(part.used) for part in parts[:-1])])
         micro = [finish(part, step, int(first)) for part, first in zip(parts, firsts, strict=True)]
-        yield Taken(step=step, keys=keys, parts=parts, micro=micro, wait=UNKNOWN)
+        yield Taken(step=step, keys=keys, parts=parts, micro=micro, wait=wait)
 
 
 def _tensors(taken: Taken[P, M]) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 from ibot_cli.runs.metrics import MetricsLog
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.tensorboard import Board
+from ibot_cli.train.waiting import WaitWatch
 from ibot_cli.train.window import Window, WindowContent, broken_terms
 
 
@@ -22,6 +23,7 @@ class Journal:
         window: The steps since the last reading.
         reporter: Who is told.
         writer: Whether this process writes.
+        waiting: Looks at who waits for whom; its hint is told, and noted in the record.
     """
 
     metrics: MetricsLog
@@ -29,6 +31,7 @@ class Journal:
     window: Window
     reporter: Reporter
     writer: bool
+    waiting: WaitWatch
     _skipping: bool = False
 
     def read(self) -> WindowContent:
@@ -39,10 +42,15 @@ class Journal:
         """
         content = self.window.read()
         if content.records and self.writer:
+            hint = self.waiting.look(content.records[-1], len(content.records), content.seconds)
+            if hint is not None:
+                content.records[-1]["hint"] = hint
             self.metrics.append(*content.records)
             self.board.write(content.records)
             self.reporter.progress(content.records[-1])
             self._tell_skipped(content.records)
+            if hint is not None:
+                self.reporter.say(hint)
         return content
 
     def write_epoch(self, record: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from ibot_cli.train.journal import Journal
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.monitor import OnlineKnn, epoch_record
 from ibot_cli.train.pace import Pace, require_finite
-from ibot_cli.train.plan import Plan, known, loader_of
+from ibot_cli.train.plan import Plan, known, loader_of, wait_watch
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.start import Beginning
 from ibot_cli.train.step import StepSettings, train_step
@@ -99,7 +99,7 @@ class Loop:
         self.metrics = MetricsLog(self.run.metrics)
         self.window = Window(plan.schedule.batch_size, config.train.max_bad_steps)
         board = Board(self.run.path, config.monitor.tensorboard and self.writer)
-        self.journal = Journal(self.metrics, board, self.window, self.reporter, self.writer)
+        self.journal = Journal(self.metrics, board, self.window, self.reporter, self.writer, wait_watch(plan))
         self.pace = Pace(
             total_steps=plan.schedule.total_steps,
             steps_per_epoch=plan.schedule.steps_per_epoch,

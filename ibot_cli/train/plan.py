@@ -25,6 +25,7 @@ from ibot_cli.train.build import masks_of, network_of, stride_of
 from ibot_cli.train.choices import Choice, fit_durations
 from ibot_cli.train.machine import choose_device, has_native_bf16
 from ibot_cli.train.schedule import Schedule
+from ibot_cli.train.waiting import Loading, WaitWatch, crowding
 
 # Floating-point operations per second of one CPU core, for choosing how many cores load images.
 CORE_FLOPS = {"fp32": 5e10, "bf16": 1.5e11}
@@ -116,7 +117,11 @@ def make_plan(
         config=config,
         origin=resolved.origin,
         choices=made,
-        warnings=[*map(str, cuts), *shortage(memory, config.train.micro_batch_size)],
+        warnings=[
+            *map(str, cuts),
+            *shortage(memory, config.train.micro_batch_size),
+            *crowding(resolved.config.runtime, config.runtime, device),
+        ],
         data=summary,
         device=device,
         bf16=config.runtime.precision == "bf16",
@@ -233,6 +238,19 @@ def _parameters(config: Config) -> dict[str, int]:
 def _tokens(config: Config) -> tuple[int, int]:
     views, stride, before = config.views, stride_of(config), 1 + config.model.registers
     return before + (views.global_size // stride) ** 2, before + (views.local_size // stride) ** 2
+
+
+def wait_watch(plan: Plan) -> WaitWatch:
+    """Looks at how long the training of a plan waits for its images."""
+    config = plan.config
+    loading = Loading.of(
+        config.runtime,
+        plan.device,
+        plan.data,
+        view_size=config.views.global_size,
+        num_local=config.views.num_local,
+    )
+    return WaitWatch(loading, share_of_rank(known(config.train.batch_size)))
 
 
 def loader_of(plan: Plan, source: Source) -> ViewLoader:

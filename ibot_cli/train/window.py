@@ -26,11 +26,13 @@ class WindowContent:
         records: One metrics record per step, in order.
         assignments: Most likely prototype of each image, int64 `[T, B]` over all processes, or None.
         labels: The images' labels, int64 `[T, B]`, or None.
+        seconds: Time since the last reading, without what was left out of it.
     """
 
     records: list[dict[str, Any]]
     assignments: Tensor | None
     labels: Tensor | None
+    seconds: float
 
 
 @dataclass
@@ -105,27 +107,25 @@ class Window:
         Raises:
             TrainingError: Too many consecutive steps were non-finite; the message names the term.
         """
-        records = list(self._records())
+        rows = torch.stack(self._numbers).cpu().tolist() if self._numbers else []  # the device has finished these steps
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        records = list(self._records(rows))
+        if records:
+            records[-1]["speed/images_per_second"] = len(rows) * self.batch_size / seconds
+            records[-1]["speed/wait_share"] = min(sum(wait.seconds() for wait in self._waits) / seconds, 1.0)
         assignments, labels = _joined(self._assignments, self._labels)
-        content = WindowContent(records=records, assignments=assignments, labels=labels)
+        content = WindowContent(records=records, assignments=assignments, labels=labels, seconds=seconds)
         for store in (self._numbers, self._known, self._assignments, self._labels):
             store.clear()
         self.restart_clock()
         return content
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        if not self._numbers:
-            return
-        rows = torch.stack(self._numbers).cpu().tolist()
-        seconds = max(time.perf_counter() - self._since, 1e-9)
-        for index, (known, row) in enumerate(zip(self._known, rows, strict=True)):
+    def _records(self, rows: list[list[float]]) -> Iterator[dict[str, Any]]:
+        for known, row in zip(self._known, rows, strict=True):
             values = dict(zip(self._names, row, strict=True))
             finite = values.pop("finite") > 0
             losses = {name: value for name, value in values.items() if name.startswith("loss/")}
             record = {**known, "loss/total": sum(losses.values()), **values, "skipped": not finite}
-            if index == len(rows) - 1:
-                record["speed/images_per_second"] = len(rows) * self.batch_size / seconds
-                record["speed/wait_share"] = min(sum(wait.seconds() for wait in self._waits) / seconds, 1.0)
             self._count(finite, record)
             yield record
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ibot_cli.data.prefetch import HostWait, ahead, waited
+from ibot_cli.data.prefetch import ahead
 
 COPY = 1.0
 
@@ -150,9 +150,3 @@ def test_stopping_early_leaves_nothing_half_done() -> None:
 
 def test_no_batches() -> None:
     assert list(ahead(iter(()), lambda batch: [batch], Machine())) == []
-
-
-def test_on_the_host_the_time_of_making_is_the_wait() -> None:
-    made = list(waited(iter([1, 2])))
-    assert [number for number, _ in made] == [1, 2]
-    assert all(isinstance(wait, HostWait) and wait.seconds() >= 0 for _, wait in made)

@@ -23,7 +23,7 @@ from ibot_cli.runs import checkpoint
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
-from ibot_cli.train.finetune.plan import FinetunePlan, loader_of
+from ibot_cli.train.finetune.plan import FinetunePlan, loader_of, wait_watch
 from ibot_cli.train.finetune.step import FinetuneStepSettings, finetune_step
 from ibot_cli.train.finetune.validate import Verdict, judge
 from ibot_cli.train.interrupt import StopRequest
@@ -76,7 +76,7 @@ class FinetuneLoop:
         self.metrics = MetricsLog(self.run.metrics)
         self.window = Window(schedule.batch_size, config.train.max_bad_steps, way_out=WAY_OUT)
         board = Board(self.run.path, self.writer)
-        self.journal = Journal(self.metrics, board, self.window, self.reporter, self.writer)
+        self.journal = Journal(self.metrics, board, self.window, self.reporter, self.writer, wait_watch(plan))
         self.pace = Pace(
             total_steps=schedule.total_steps,
             steps_per_epoch=schedule.steps_per_epoch,

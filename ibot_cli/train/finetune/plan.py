@@ -27,6 +27,7 @@ from ibot_cli.train.finetune.memory import decide_micro_batch
 from ibot_cli.train.finetune.schedule import FinetuneSchedule, fitted_warmup
 from ibot_cli.train.machine import choose_device
 from ibot_cli.train.plan import CORE_FLOPS, decide_arithmetic, decide_cores, known, share_of_rank
+from ibot_cli.train.waiting import Loading, WaitWatch, crowding
 from ibot_cli.weights.finetuned import ClassifierShape, ImagePreparation
 from ibot_cli.weights.load import LoadedBackbone
 
@@ -227,9 +228,7 @@ def recipe_of(config: FinetuneConfig) -> AugmentRecipe:
 def wait_watch(plan: FinetunePlan) -> WaitWatch:
     """Looks at how long the training of a plan waits for its images."""
     config = plan.config
-    loading = loading_of(
-        config.runtime, plan.device, plan.data, view_size=known(config.model.image_size), num_local=0
-    )
+    loading = Loading.of(config.runtime, plan.device, plan.data, view_size=known(config.model.image_size), num_local=0)
     return WaitWatch(loading, share_of_rank(config.train.batch_size))
 
 
