@@ -52,7 +52,8 @@ def show(result: PackResult) -> None:
     """Sizes before and after, and what was left out."""
     done = "was packed before" if result.finished_before else "packed"
     parts = ", ".join(
-        f"{split} {counted(images, 'image')} in {counted(result.shards[split], 'shard')}"
+        f"{f'{split} ' if len(result.images) > 1 else ''}{counted(images, 'image')} in "
+        f"{counted(result.shards[split], 'shard')}"
         for split, images in result.images.items()
     )
     labels = f"labels of {result.classes:,} classes" if result.classes else "no labels"

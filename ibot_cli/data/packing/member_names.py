@@ -12,6 +12,7 @@ from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.data.sources import Source
 
 INSIDE_TAR = re.compile(r"^.*\.tar/", re.IGNORECASE)
+UPWARDS = re.compile(r"^(\.\.?(/|$))+")
 UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -44,7 +45,7 @@ class MemberNames:
         labels, classes = self._source.labels, self._source.classes
         if labels is None or classes is None:
             return path
-        return _below(UNFIT.sub("_", classes[int(labels[index])]).strip("/"), self._root, path)
+        return _below(_normal(classes[int(labels[index])]), self._root, path)
 
     def _tell_apart(self) -> None:
         """Numbers for names that come a second time; 8 bytes per image tell which may."""
@@ -84,7 +85,7 @@ def _common_folder(source: Source) -> str:
 def _normal(path: str) -> str:
     """Relative parts resolved by name, and nothing in it that tar readers or terminals trip over."""
     path = posixpath.normpath(UNFIT.sub("_", path.replace("\\", "/")))
-    return INSIDE_TAR.sub("", path).lstrip("/").removeprefix("../")
+    return UPWARDS.sub("", INSIDE_TAR.sub("", path).lstrip("/")) or "_"
 
 
 def _hash(name: str) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibot_cli.data.decode import UnreadableImage, open_bytes
-from ibot_cli.data.packing.encode import PIXELS, Packed, pack_image
+from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
+from ibot_cli.data.packing.encode import Packed, pack_image
 from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.packing.shard_writer import entry
 from ibot_cli.data.sources import Source
@@ -94,6 +94,6 @@ def _decode_seconds(source: Source, index: int, packed: Packed) -> tuple[float, 
     for _ in range(ROUNDS):
         for content, column in zip(contents, seconds, strict=True):
             begun = time.perf_counter()
-            open_bytes(content, source.path(index), PIXELS).levels()
+            open_bytes(content, source.path(index), PixelFormat(channels=3)).levels()
             column.append(time.perf_counter() - begun)
     return statistics.median(seconds[0]), statistics.median(seconds[1])

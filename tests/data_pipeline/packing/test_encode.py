@@ -78,6 +78,16 @@ def test_what_would_grow_keeps_its_bytes(tmp_path: Path) -> None:
     assert one(tmp_path, content).content == content
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "extension"), [("a", "JPEG", "jpg"), ("a.img", "PNG", "png"), ("a.dat", "TIFF", "tif")]
+)
+def test_names_without_the_extension_of_an_image_get_one(tmp_path: Path, name: str, kind: str, extension: str) -> None:
+    write(tmp_path / name, stored(photograph(30, 20), kind))
+    write(tmp_path / "list.txt", name.encode())
+    packed = pack_image(open_source(str(tmp_path / "list.txt"), channels=3), 0, PackOptions(copy=True))
+    assert (packed.extension, packed.kept) == (extension, True)
+
+
 def test_copying_keeps_the_bytes_of_every_file(tmp_path: Path) -> None:
     content = stored(photograph(300, 200), "BMP")
     assert one(tmp_path, content, "a.bmp", copy=True) == Packed(content, "bmp", len(content), kept=True)

@@ -40,6 +40,7 @@ def names(paths: list[str], labels: list[int] | None = None, classes: list[str] 
         (["/d/x-000000.tar/cat/a.jpg", "/d/x-000001.tar/dog/b.jpg"], ["cat/a", "dog/b"]),
         (["builtin:digits/7", "builtin:digits/9"], ["7", "9"]),
         (["single.jpg"], ["single"]),
+        (["../../a.jpg", "../b.jpg"], ["a", "b"]),
         (["/d/é ü.jpg", "/d/x.jpg"], ["é ü", "x"]),
     ],
 )
@@ -56,6 +57,7 @@ def test_the_class_comes_first() -> None:
     assert names(["/d/cat/a.jpg", "/d/cat/b.jpg"], [0, 0], ["cat", "dog"]) == ["cat/a", "cat/b"]  # a part with one
     assert names(["/cat/cat/a.jpg", "/cat/dog/cat.jpg"], [0, 1], ["cat", "dog"]) == ["cat/a", "dog/cat"]
     assert names(["/cat/x/a.jpg", "/cat/y/b.jpg"], [0, 0], ["cat", "dog"]) == ["cat/x/a", "cat/y/b"]
+    assert names(["/d/a.jpg", "/d/b.jpg"], [1, 0], ["..", "../../up"]) == ["up/a", "_/b"]
     assert names(["/d/x/china/sky/1", "/d/x/china/lake/2"], [1, 0], ["china/lake", "china/sky"]) == [
         "china/sky/1",
         "china/lake/2",
