@@ -18,8 +18,8 @@ LabelledData = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), builtin:digits or "
-        "builtin:photos.",
+        help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), a CSV file, tar "
+        "shards, hf:NAME or hf:FOLDER, builtin:digits or builtin:photos.",
         show_default=False,
     ),
 ]
@@ -27,7 +27,8 @@ AnyData = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images, a text file of paths, builtin:digits or builtin:photos.",
+        help="A folder of images, a text or CSV file of paths, tar shards, hf:NAME or hf:FOLDER, builtin:digits or "
+        "builtin:photos.",
         show_default=False,
     ),
 ]

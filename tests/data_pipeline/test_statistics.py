@@ -109,7 +109,7 @@ def test_advice_follows_what_was_found(found: Statistics) -> None:
         "1 group of duplicates with images of both parts",
         "1 group of duplicates with several classes",
         "Remove the 2 images with the very pixels",
-        f"--set data.mean=[{mean}]",
+        f"--set data.mean={mean}",
     ):
         assert part in text
     assert "data pack" not in text and "largest class" not in text

@@ -73,7 +73,7 @@ def _about_settings(found: Statistics) -> Iterator[str]:
     if deep and found.bits == 8:
         yield f"{_images(deep)} have more than 8 bits per level: --set data.bits=16 keeps them."
     mean, std = (",".join(f"{value:.4g}" for value in values) for values in (found.channels.mean, found.channels.std))
-    yield f"Normalise with these data's own figures: --set data.mean=[{mean}] --set data.std=[{std}]"
+    yield f"Normalise with these data's own figures: --set data.mean={mean} --set data.std={std}"
 
 
 def _about_sizes(found: Statistics) -> Iterator[str]:
