@@ -16,18 +16,22 @@ from functools import cached_property
 from typing import NamedTuple, cast
 
 import numpy as np
+import torch
 from PIL import Image, ImageEnhance, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 
 from ibot_cli.config.finetune import AugmentConfig
-from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes
+from ibot_cli.data.bands import resized_levels
+from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes, pack_changes
 from ibot_cli.data.crops import crop_box, crop_resized
+from ibot_cli.data.photometric import finish_views
 from ibot_cli.data.rng import stream
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 ATTEMPTS = 10
+CropBox = tuple[int, int, int, int]
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
@@ -46,9 +50,10 @@ class AugmentRecipe:
 
     Attributes:
         image_size: Side of the result in pixels.
-        channels: 1 or 3.
+        channels: C.
         mean: Per channel, after scaling to 0..1.
         std: Per channel.
+        bits: Of a level.
     """
 
     image_size: int
@@ -62,10 +67,23 @@ class AugmentRecipe:
     auto_augment: str
     color_jitter: float
     erase_prob: float
+    bits: int = 8
+
+    @property
+    def plain(self) -> bool:
+        """Whether images are grey or RGB with 8 bits, for which `view` is; others take `view_levels`."""
+        return self.channels in (1, 3) and self.bits == 8
 
     @classmethod
     def from_config(
-        cls, augment: AugmentConfig, *, image_size: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...]
+        cls,
+        augment: AugmentConfig,
+        *,
+        image_size: int,
+        channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        bits: int = 8,
     ) -> AugmentRecipe:
         """The recipe of a configuration for a network of this input."""
         return cls(
@@ -73,6 +91,7 @@ class AugmentRecipe:
             channels=channels,
             mean=mean,
             std=std,
+            bits=bits,
             crop_scale=augment.crop_scale,
             crop_aspect=augment.crop_aspect,
             interpolation=augment.interpolation,
@@ -94,15 +113,41 @@ class AugmentRecipe:
         Returns:
             `image_size` x `image_size` pixels of the same mode.
         """
-        rng = stream(seed, sample, visit, "finetune")
-        draws = rng.random(4 + NUM_DRAWS).tolist()
-        box = crop_box(*image.size, self.crop_scale, self.crop_aspect, draws[:4], rng)
+        box, changes = self._drawn(*image.size, seed, sample, visit)
         view = crop_resized(image, box, self.image_size, resample=RESAMPLING[self.interpolation])
-        view = _flipped_and_jittered(view, draw_changes(self._strengths, draws[4:]))
+        view = _flipped_and_jittered(view, changes)
         if self._rand_augment is not None:
             with global_draws(stream(seed, sample, visit, "rand_augment")):
                 view = self._rand_augment(view)
         return view
+
+    def view_levels(self, levels: np.ndarray, seed: int, sample: int, visit: int) -> np.ndarray:
+        """As `view`, for any number of channels and 16 bits, where RandAugment has no meaning.
+
+        Args:
+            levels: uint8 or uint16 `[H, W, C]`.
+            seed: Of the run.
+            sample: Which image.
+            visit: How often it was seen before.
+
+        Returns:
+            `[image_size, image_size, C]` of the same type.
+        """
+        (left, top, width, height), changes = self._drawn(levels.shape[1], levels.shape[0], seed, sample, visit)
+        part = levels[top : top + height, left : left + width]
+        part = resized_levels(part, self.image_size, self.image_size, self.interpolation)
+        if not changes.jitter:
+            return part[:, ::-1] if changes.flip else part
+        crop, zero, one = torch.from_numpy(np.array(part))[None], (0.0,) * self.channels, (1.0,) * self.channels
+        values = finish_views(crop, pack_changes([changes]), threshold=256, mean=zero, std=one)[0]
+        most = np.iinfo(levels.dtype).max
+        return (values.permute(1, 2, 0).numpy() * most).round().astype(levels.dtype)
+
+    def _drawn(self, width: int, height: int, seed: int, sample: int, visit: int) -> tuple[CropBox, Changes]:
+        rng = stream(seed, sample, visit, "finetune")
+        draws = rng.random(4 + NUM_DRAWS).tolist()
+        box = crop_box(width, height, self.crop_scale, self.crop_aspect, draws[:4], rng)
+        return box, draw_changes(self._strengths, draws[4:])
 
     def erased(self, seed: int, sample: int, visit: int) -> tuple[Box, np.ndarray] | None:
         """The rectangle of the normalised image that becomes noise, and the noise; or None.
@@ -128,7 +173,7 @@ class AugmentRecipe:
             jitter_prob=float(jitter > 0),
             brightness=jitter,
             contrast=jitter,
-            saturation=jitter if self.channels > 1 else 0.0,
+            saturation=jitter if self.channels == 3 else 0.0,
             hue=0.0,
             gray_prob=0.0,
             blur_prob=0.0,

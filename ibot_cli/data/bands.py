@@ -14,6 +14,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BITS, PNG_COLOUR = 24, 25  # places in the file; PNG colour type 0 is grey and 3 a palette
 INSTALL = "pip install 'ibot-cli[tiff]'"
 GREY_WEIGHTS = (299, 587, 114)
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 SHOWN_SHARES = (0.5, 99.5)
 
 
@@ -48,7 +49,8 @@ def to_levels(values: np.ndarray, bits: int, top: int | None) -> np.ndarray:
         widened: np.ndarray = values.astype(dtype) * np.uint16(257)
         return widened
     low, high = (0.0, float(top)) if top is not None else _ends(values)
-    return np.rint((values.astype(np.float64) - low) * (most / (high - low))).astype(dtype)
+    levels: np.ndarray = np.rint((values.astype(np.float64) - low) * (most / (high - low))).astype(dtype)
+    return levels
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
@@ -129,8 +131,8 @@ def to_channels(levels: np.ndarray, channels: int, *, alpha: bool = False) -> np
     raise WrongChannelsError(found, channels)
 
 
-def resized_levels(levels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image at another size, bicubic with antialiasing.
+def resized_levels(levels: np.ndarray, width: int, height: int, filter: str = "bicubic") -> np.ndarray:
+    """The image at another size, with antialiasing.
 
     Pillow resizes grey and colour of 8 bits; torch, with the same filter, what Pillow has no mode for.
 
@@ -138,6 +140,7 @@ def resized_levels(levels: np.ndarray, width: int, height: int) -> np.ndarray:
         levels: uint8 or uint16 `[H, W, C]`.
         width: Of the result in pixels.
         height: Likewise.
+        filter: `bicubic` or `bilinear`.
 
     Returns:
         `[height, width, C]` of the same type.
@@ -146,10 +149,10 @@ def resized_levels(levels: np.ndarray, width: int, height: int) -> np.ndarray:
         return levels
     if levels.dtype == np.uint8 and levels.shape[2] in (1, 3):
         image = Image.fromarray(levels if levels.shape[2] == 3 else levels[..., 0])
-        resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        resized = np.asarray(image.resize((width, height), FILTERS[filter]))
         return resized if resized.ndim == 3 else resized[..., None]
     values = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None]
-    values = interpolate(values, (height, width), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+    values = interpolate(values, (height, width), mode=filter, antialias=True)[0].permute(1, 2, 0)
     most = np.iinfo(levels.dtype).max
     return np.ascontiguousarray(values.round_().clamp_(0, most).numpy().astype(levels.dtype))
 

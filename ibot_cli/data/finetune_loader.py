@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ibot_cli.data.augment import AugmentRecipe, Box
@@ -32,7 +31,7 @@ class PreparedImages:
     """One micro-batch as it leaves a worker.
 
     Attributes:
-        levels: uint8 `[b, H, W, C]`.
+        levels: uint8 or uint16 `[b, H, W, C]`.
         boxes: What is erased of each image, or None.
         noise: float32, what the erased rectangles become, one after the other.
         used: int64 `[b]`, the images really seen: those asked for, or their replacements.
@@ -90,12 +89,15 @@ class ImageAssembler:
             erased = self.recipe.erased(self.seed, sample, visit)
             boxes.append(erased[0] if erased else None)
             noise += [erased[1].ravel()] if erased else []
-        levels = torch.from_numpy(stack_images(views))
+        levels = torch.from_numpy(np.stack(views))
         flat = torch.from_numpy(np.concatenate(noise))
         return PreparedImages(levels, boxes, flat, np.array(used, dtype=np.int64), list(bad.items()))
 
-    def _view(self, sample: int, visit: int, picture: Picture) -> Image.Image:
-        return self.recipe.view(picture.image(), self.seed, sample, visit)
+    def _view(self, sample: int, visit: int, picture: Picture) -> np.ndarray:
+        if not self.recipe.plain:
+            return self.recipe.view_levels(picture.levels(), self.seed, sample, visit)
+        view: np.ndarray = stack_images([self.recipe.view(picture.image(), self.seed, sample, visit)])[0]
+        return view
 
 
 @dataclass(frozen=True)

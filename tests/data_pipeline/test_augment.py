@@ -163,3 +163,32 @@ def _timm_areas(count):
 def test_images_of_any_size(size):
     view = recipe(size=16).view(image(size=size), 0, 0, 0)
     assert view.size == (16, 16)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(5, np.uint8), (2, np.uint16), (3, np.uint16)])
+def test_views_of_many_bands_are_cropped_flipped_and_jittered(channels, dtype):
+    levels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max // 8, (40, 50, channels), dtype=dtype)
+    augment = AugmentConfig(auto_augment="none", color_jitter=0.0, flip_prob=1.0, crop_scale=(1.0, 1.0))
+    settings = {"image_size": 40, "channels": channels, "mean": (0.4,) * channels, "std": (0.2,) * channels}
+    recipe = AugmentRecipe.from_config(augment, bits=8 * levels.itemsize, **settings)
+    assert not recipe.plain
+    view = recipe.view_levels(levels[:, :40], 0, 1, 2)
+    np.testing.assert_array_equal(view, levels[:, :40][:, ::-1])
+    strong = AugmentConfig(auto_augment="none", color_jitter=0.9)
+    recipe = AugmentRecipe.from_config(strong, bits=8 * levels.itemsize, **settings)
+    views = [recipe.view_levels(levels, 0, sample, 0) for sample in (1, 1, 2)]
+    assert views[0].shape == (40, 40, channels) and views[0].dtype == dtype
+    np.testing.assert_array_equal(views[0], views[1])
+    assert (views[0] != views[2]).any()
+
+
+def test_jitter_of_many_bands_is_that_of_pillow_in_grey():
+    grey = np.random.default_rng(1).integers(0, 256, (30, 30, 1), dtype=np.uint8)
+    augment = AugmentConfig(auto_augment="none", color_jitter=0.4, crop_scale=(1.0, 1.0))
+    one = AugmentRecipe.from_config(augment, image_size=30, channels=1, mean=(0.4,), std=(0.2,))
+    many = AugmentRecipe.from_config(augment, image_size=30, channels=2, mean=(0.4,) * 2, std=(0.2,) * 2)
+    for sample in range(8):
+        expected = np.asarray(one.view(Image.fromarray(grey[..., 0]), 0, sample, 0)).astype(int)
+        found = many.view_levels(np.repeat(grey, 2, axis=2), 0, sample, 0)
+        np.testing.assert_allclose(found[..., 0], expected, atol=2)  # Pillow cuts after each step
+        np.testing.assert_array_equal(found[..., 0], found[..., 1])

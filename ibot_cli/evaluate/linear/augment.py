@@ -146,6 +146,7 @@ def crop_recipe(loaded: LoadedBackbone, flip: bool) -> AugmentRecipe:
         auto_augment="none",
         color_jitter=0.0,
         erase_prob=0.0,
+        bits=loaded.bits,
     )
 
 
