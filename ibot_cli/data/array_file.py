@@ -35,11 +35,11 @@ def write_arrays(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.n
     layout = {name: [array.dtype.str, len(array)] for name, array in arrays.items()}
     head = json.dumps({"about": about, "arrays": layout}).encode()
     head += b" " * (-(len(head) + _PREFIX) % 8)
-    parts = [head, *(_padded(array) for array in arrays.values())]
+    parts = [len(head).to_bytes(8, "little"), head, *(_padded(array) for array in arrays.values())]
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
-    prefix = _MAGIC + len(head).to_bytes(8, "little") + checksum.to_bytes(8, "little")
+    prefix = _MAGIC + checksum.to_bytes(8, "little")
     write_atomically(path, lambda file: file.writelines([prefix, *parts]))
 
 
@@ -51,9 +51,10 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         DamagedFile: It is not what was written.
     """
     content = path.read_bytes()
-    length = int.from_bytes(content[len(_MAGIC) : len(_MAGIC) + 8], "little")
-    checksum = int.from_bytes(content[len(_MAGIC) + 8 : _PREFIX], "little")
-    if not content.startswith(_MAGIC) or zlib.crc32(memoryview(content)[_PREFIX:]) != checksum:
+    checksum, length = (int.from_bytes(content[begin : begin + 8], "little") for begin in (len(_MAGIC), _PREFIX - 8))
+    if len(content) < _PREFIX or content[: len(_MAGIC)] != _MAGIC:
+        raise DamagedFile(str(path))
+    if zlib.crc32(memoryview(content)[_PREFIX - 8 :]) != checksum:
         raise DamagedFile(str(path))
     head = json.loads(content[_PREFIX : _PREFIX + length])
     arrays, offset = {}, _PREFIX + length

@@ -130,7 +130,7 @@ def test_a_touched_folder_is_read_again(tree: Path, scans: list[str]) -> None:
 
 def test_links_out_of_the_folder_are_followed_each_time(tree: Path, tmp_path: Path, scans: list[str]) -> None:
     """Where a link leads can change without a trace in the folder that holds it."""
-    one, two = tmp_path / "one", tmp_path / "two"
+    one = tmp_path / "one"
     one.mkdir()
     (one / "1.png").write_bytes(b"")
     (tmp_path / "way").symlink_to(tree / "b")
