@@ -14,6 +14,7 @@ from ibot_cli.core import swin
 from ibot_cli.data.augment import AugmentRecipe
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
+from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.finetune_loader import FinetuneLoader, ImageAssembler, fitting_batch
 from ibot_cli.data.mix import MixRecipe
 from ibot_cli.data.probe import DataSummary, probe, time_samples
@@ -77,7 +78,7 @@ class FinetunePlan:
             mean=known(data.mean),
             std=known(data.std),
             crop_ratio=data.eval_crop_ratio,
-            bits=known(data.bits),
+            bits=data.bits or 8,
         )
 
     @property
@@ -91,7 +92,8 @@ def as_loaded(config: FinetuneConfig, loaded: LoadedBackbone) -> FinetuneConfig:
     """The configuration with what `auto` takes from the weights.
 
     Raises:
-        UsageError: The weights see another number of channels, or levels of other bits.
+        UsageError: The weights see another number of channels, or levels of other bits; or they see images that
+            RandAugment is not for.
     """
     data = config.data
     for name, asked, seen in (("channels", data.channels, loaded.channels), ("bits", data.bits, loaded.bits)):
@@ -101,6 +103,13 @@ def as_loaded(config: FinetuneConfig, loaded: LoadedBackbone) -> FinetuneConfig:
             )
     data = replace(data, channels=loaded.channels, bits=16 if loaded.bits == 16 else 8)
     data = replace(data, mean=data.mean or tuple(loaded.mean), std=data.std or tuple(loaded.std))
+    if not PixelFormat(channels=loaded.channels, bits=loaded.bits).plain and config.augment.auto_augment != "none":
+        raise UsageError(
+            f"RandAugment works on grey and RGB images of 8 bits; {loaded.description} sees {loaded.channels} channels "
+            f"of {loaded.bits} bits.",
+            "--set augment.auto_augment=none leaves it out; --set augment.color_jitter=0.4 changes brightness and "
+            "contrast.",
+        )
     model = replace(config.model, image_size=config.model.image_size or loaded.image_size)
     return replace(config, data=data, model=model)
 
@@ -220,6 +229,7 @@ def recipe_of(config: FinetuneConfig) -> AugmentRecipe:
         config.augment,
         image_size=known(config.model.image_size),
         channels=known(config.data.channels),
+        bits=config.data.bits or 8,
         mean=known(config.data.mean),
         std=known(config.data.std),
     )
