@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from ibot_cli import __version__, console
 from ibot_cli.commands.cluster import cluster
@@ -29,7 +30,7 @@ from ibot_cli.commands.visualize_attention import visualize_attention
 from ibot_cli.commands.visualize_correspondence import visualize_correspondence
 from ibot_cli.commands.visualize_patterns import visualize_patterns
 from ibot_cli.commands.visualize_views import visualize_views
-from ibot_cli.errors import IBotError
+from ibot_cli.errors import IBotError, UsageError
 
 INTERRUPTED, TERMINATED = 130, 143
 Command = Callable[..., Any]
@@ -199,14 +200,30 @@ def root(
     console.keep_quiet(quiet)
 
 
+class _Command(TyperCommand):
+    """A command that says what happened when a shell made many names of a pattern."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        shards = [arg for arg in args if arg.endswith(".tar")]
+        try:
+            return list(super().parse_args(ctx, args))
+        except Exception as error:
+            if len(shards) < 2 or "extra argument" not in str(getattr(error, "message", "")):
+                raise
+        raise UsageError(
+            f"{len(shards):,} tar files where DATA is one argument: {shards[0]} to {shards[-1]}.",
+            "Put the pattern in quotation marks, so that the shell leaves it alone: 'train-{0000..0012}.tar'.",
+        )
+
+
 def _declare(commands: Mapping[str, Command | Mapping[str, Command]]) -> None:
     for name, command in commands.items():
         if callable(command):
-            app.command(name, epilog=_epilog(name), context_settings=OPTIONS)(command)
+            app.command(name, cls=_Command, epilog=_epilog(name), context_settings=OPTIONS)(command)
             continue
         group = _new_app(name, HELP[name])
         for inner, function in command.items():
-            group.command(inner, context_settings=OPTIONS)(function)
+            group.command(inner, cls=_Command, context_settings=OPTIONS)(function)
         app.add_typer(group)
 
 

@@ -104,6 +104,14 @@ def test_a_configuration_error_exits_2_with_a_hint() -> None:
     )
 
 
+def test_a_pattern_that_the_shell_expanded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(monkeypatch, ["pretrain", "a/0.tar", "a/1.tar", "a/2.tar"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "3 tar files where DATA is one argument: a/0.tar to a/2.tar." in shown and "quotation marks" in shown
+    assert exit_code(monkeypatch, ["pretrain", "a", "b"]) == 2
+    assert "tar files" not in capsys.readouterr().err
+
+
 def test_any_other_error_of_ours_exits_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> list[str]:
         raise DataError("The folder is [empty].", "Put images into it.")

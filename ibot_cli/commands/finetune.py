@@ -38,8 +38,8 @@ def finetune(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), "
-            "builtin:digits or builtin:photos.",
+            help="Labelled images: a folder with class sub-folders (train/ and val/ inside are used), a CSV file, tar "
+            "shards, hf:NAME or hf:FOLDER, builtin:digits or builtin:photos.",
             show_default=False,
         ),
     ] = None,

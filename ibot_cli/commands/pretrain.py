@@ -16,8 +16,8 @@ def pretrain(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images, with or without class sub-folders; a text file of paths; builtin:digits or "
-            "builtin:photos. Without it, the digits demonstration runs.",
+            help="A folder of images, with or without class sub-folders; a text or CSV file of paths; tar shards; "
+            "hf:NAME or hf:FOLDER; builtin:digits or builtin:photos. Without it, the digits demonstration runs.",
             show_default=False,
         ),
     ] = None,

@@ -17,7 +17,8 @@ def visualize_attention(
         list[str],
         typer.Argument(
             metavar="IMAGES...",
-            help="Image files; or DATA (a folder, a text file of paths, builtin:NAME), of which --num are drawn.",
+            help="Image files; or DATA (a folder, a list of paths, tar shards, hf:NAME, builtin:NAME), of which --num "
+            "are drawn.",
             show_default=False,
         ),
     ],
