@@ -12,6 +12,7 @@ from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.data.sources import Source
 
 INSIDE_TAR = re.compile(r"^.*\.tar/", re.IGNORECASE)
+ODD = re.compile(r"[\x00-\x1f\x7f\\]|//|(^|/)\.\.?(/|$)|/$|^$|\.tar/", re.IGNORECASE)
 UPWARDS = re.compile(r"^(\.\.?(/|$))+")
 UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -84,6 +85,8 @@ def _common_folder(source: Source) -> str:
 
 def _normal(path: str) -> str:
     """Relative parts resolved by name, and nothing in it that tar readers or terminals trip over."""
+    if ODD.search(path) is None:  # nearly all of a million paths
+        return path.lstrip("/")
     path = posixpath.normpath(UNFIT.sub("_", path.replace("\\", "/")))
     return UPWARDS.sub("", INSIDE_TAR.sub("", path).lstrip("/")) or "_"
 

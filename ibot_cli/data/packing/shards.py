@@ -162,11 +162,11 @@ def pack_split(
         OSError: The disk is full or not writable.
     """
     source = packing.parts[split]
-    names = MemberNames(source)
     start = packing.journal.stop(split)
+    report(split, start, len(source))
+    names = MemberNames(source)
     writing = _Split(packing, split, stop=start)
     outcomes = _outcomes(source, packing.options, start, workers)
-    report(split, start, len(source))
     try:
         for index, outcome in outcomes:
             if isinstance(outcome, Unreadable):

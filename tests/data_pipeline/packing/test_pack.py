@@ -202,6 +202,16 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, at: int) -
     assert everything(out) == whole
 
 
+def test_an_interrupted_pack_is_no_data_set(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "data", 6)
+    with pytest.raises(KeyboardInterrupt):
+        pack_until(data, tmp_path / "out", 10, interrupt)
+    assert list((tmp_path / "out").glob("*.tar"))
+    with pytest.raises(DataError, match="out is a pack that was interrupted: images are missing") as caught:
+        open_source(str(tmp_path / "out"), channels=3)
+    assert "the same `ibot data pack` again" in str(caught.value.hint)
+
+
 def test_complete_shards_are_not_packed_again(tmp_path: Path) -> None:
     data, done = photographs(tmp_path / "data", 6), []
     with pytest.raises(KeyboardInterrupt):
