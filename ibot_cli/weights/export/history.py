@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,11 @@ def recipe_text(subject: Subject) -> str:
 
 def data_name(data: str) -> str:
     """DATA or WEIGHTS without the folders above it: these say something about a machine, not about the images."""
-    if data.startswith(("builtin:", "timm:", "hf:")):
+    if data.startswith(("builtin:", "timm:")) or (data.startswith("hf:") and not Path(data[3:]).is_absolute()):
         return data
-    return Path(data).name or "images"
+    prefix = "hf:" if data.startswith("hf:") else ""
+    pattern = re.sub(r"\{[^{}]*/[^{}]*\}", "*", data)  # folders that the braces of tar shards name
+    return prefix + (Path(pattern).name or "images")
 
 
 def class_names(classes: tuple[str, ...]) -> str:

@@ -154,7 +154,8 @@ def test_random_tensors_are_told() -> None:
 @pytest.mark.parametrize(
     ("given", "name"),
     [("builtin:digits", "builtin:digits"), ("/home/me/x/", "x"), ("x.txt", "x.txt"), ("/", "images"),
-     ("timm:vit_tiny", "timm:vit_tiny")],
+     ("timm:vit_tiny", "timm:vit_tiny"), ("hf:some/birds", "hf:some/birds"), ("hf:/home/me/birds", "hf:birds"),
+     ("/home/me/{a/train,b/train}-{00..12}.tar", "*-{00..12}.tar")],
 )  # fmt: skip
 def test_names_of_data(given: str, name: str) -> None:
     assert data_name(given) == name
