@@ -312,7 +312,15 @@ def test_rights_and_owners_do_not_count(tmp_path: Path) -> None:
     assert not stale(source, 1) and opened(tmp_path / "d").fingerprint == before
 
 
-def test_the_known_fingerprint_asks_for_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three images are many, and the first is some of them."""
+    monkeypatch.setattr("ibot_cli.data.files.MANY", 2)
+    monkeypatch.setattr("ibot_cli.data.files.SOME", 1)
+
+
+@pytest.mark.usefixtures("many")
+def test_the_known_fingerprint_asks_for_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = opened(pictures(tmp_path / "d")).fingerprint
     monkeypatch.setattr("ibot_cli.data.files.stat_files", lambda *_: pytest.fail("asked for the files"))
     assert known_fingerprint(opened(tmp_path / "d")) == exact
@@ -325,6 +333,23 @@ def test_the_known_fingerprint_of_what_nobody_knows_is_the_exact_one(tmp_path: P
     assert known_fingerprint(part) == part.fingerprint
 
 
+@pytest.mark.usefixtures("many")
+def test_the_known_fingerprint_is_not_believed_where_many_files_changed(tmp_path: Path) -> None:
+    before = opened(pictures(tmp_path / "d")).fingerprint
+    for name in ("1.png", "2.png", "3.png"):
+        rewrite(tmp_path / "d" / name)
+    source = opened(tmp_path / "d")
+    assert known_fingerprint(source) != before and not stale(source, 1)
+
+
+def test_of_few_files_all_are_asked(tmp_path: Path) -> None:
+    before = opened(pictures(tmp_path / "d")).fingerprint
+    rewrite(tmp_path / "d/2.png")
+    source = opened(tmp_path / "d")
+    assert known_fingerprint(source) != before and not stale(source, 1)
+
+
+@pytest.mark.usefixtures("many")
 def test_a_file_that_the_known_fingerprint_does_not_know(tmp_path: Path) -> None:
     before = opened(pictures(tmp_path / "d")).fingerprint
     rewrite(tmp_path / "d/2.png")
