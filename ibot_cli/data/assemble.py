@@ -15,12 +15,13 @@ from ibot_cli.core.batch import masked_entries
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.changes import Changes, pack_changes
+from ibot_cli.data.lent_memory import handed_over
 from ibot_cli.data.picture import Picture
 from ibot_cli.data.replacement import use_or_replace
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, cut_views
-from ibot_cli.data.workers import Key, handed_over
+from ibot_cli.data.workers import Key
 
 Cut = tuple[list[Tensor], list[Changes]]
 
@@ -93,6 +94,7 @@ class Assembler:
         used = np.empty(len(keys), dtype=np.int64)
         changes: list[list[Changes]] = []
         levels: tuple[Tensor, Tensor] | None = None
+        views: list[Tensor] = []
         for row, (sample, visit) in enumerate(keys):
             (crops, changed), used[row] = use_or_replace(
                 self.source,
@@ -104,8 +106,10 @@ class Assembler:
                 limits=self.limits,
                 bad=bad,
             )
-            levels = levels or self._room(len(keys), crops[0].dtype)
-            for view, crop in zip((*levels[0], *levels[1]), crops, strict=True):
+            if levels is None:
+                levels = self._room(len(keys), crops[0].dtype)
+                views = [*levels[0], *levels[1]]
+            for view, crop in zip(views, crops, strict=True):
                 view[row] = crop
             changes.append(changed)
         assert levels is not None, "a micro-batch has images"

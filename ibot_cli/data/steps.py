@@ -33,20 +33,22 @@ M = TypeVar("M")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken(Generic[P, M]):
+class Taken(Generic[M]):
     """The micro-batches of one process for one step.
 
     Attributes:
         step: Number of the step in the run.
         keys: (sample, visit) of each image.
-        parts: What the assembler made, in order.
-        micro: The same, finished on the device.
+        used: int64 `[b]`, the images really seen.
+        bad: Path and reason of each unreadable file that the step met.
+        micro: What the assembler made, finished on the device, in order.
         wait: How long the training waited for them.
     """
 
     step: int
     keys: list[Key]
-    parts: list[P]
+    used: np.ndarray
+    bad: list[tuple[str, str]]
     micro: list[M]
     wait: Wait
 
@@ -54,16 +56,6 @@ class Taken(Generic[P, M]):
     def samples(self) -> np.ndarray:
         """int64 `[b]`, the samples of this process."""
         return np.array([sample for sample, _ in self.keys], dtype=np.int64)
-
-    @property
-    def used(self) -> np.ndarray:
-        """int64 `[b]`, the images really seen."""
-        return np.concatenate([part.used for part in self.parts])
-
-    @property
-    def bad(self) -> Iterator[tuple[str, str]]:
-        """Path and reason of each unreadable file that the step met."""
-        return (entry for part in self.parts for entry in part.bad)
 
 
 def in_steps(
@@ -75,7 +67,7 @@ def in_steps(
     stop: int,
     workers: int,
     device: torch.device,
-) -> Generator[Taken[P, M], None, None]:
+) -> Generator[Taken[M], None, None]:
     """The steps `start` (inclusive) to `stop` (exclusive), over epoch boundaries.
 
     Call it once for the rest of a run: the workers live as long as the iterator, and closing it ends them.
@@ -103,24 +95,31 @@ def in_steps(
         prepared.close()
 
 
-def _ahead(taken: Iterator[Taken[P, M]], device: torch.device) -> Iterator[Taken[P, M]]:
+def _ahead(taken: Iterator[Taken[M]], device: torch.device) -> Iterator[Taken[M]]:
     for step, wait in ahead(taken, _tensors, CudaLanes(device)):
         yield replace(step, wait=wait)
 
 
 def _taken(
     plan: KeyPlan, prepared: Iterator[P], finish: Callable[[P, int, int], M], start: int, stop: int
-) -> Generator[Taken[P, M], None, None]:
+) -> Generator[Taken[M], None, None]:
     for step, keys in plan.steps(start, stop):
-        began = time.perf_counter()
-        parts = [next(prepared) for _ in range(0, len(keys), plan.micro_batch_size)]
-        wait = HostWait(time.perf_counter() - began)
-        firsts = plan.position.start + np.cumsum([0, *(len(part.used) for part in parts[:-1])])
-        micro = [finish(part, step, int(first)) for part, first in zip(parts, firsts, strict=True)]
-        yield Taken(step=step, keys=keys, parts=parts, micro=micro, wait=wait)
+        first, waited = plan.position.start, 0.0
+        micro: list[M] = []
+        used: list[np.ndarray] = []
+        bad: list[tuple[str, str]] = []
+        while len(micro) * plan.micro_batch_size < len(keys):
+            began = time.perf_counter()
+            part = next(prepared)
+            waited += time.perf_counter() - began
+            micro.append(finish(part, step, first))  # before the next one is taken, which may overwrite this one
+            used.append(part.used)
+            bad += part.bad
+            first += len(part.used)
+        yield Taken(step=step, keys=keys, used=np.concatenate(used), bad=bad, micro=micro, wait=HostWait(waited))
 
 
-def _tensors(taken: Taken[P, M]) -> Iterator[Tensor]:
+def _tensors(taken: Taken[M]) -> Iterator[Tensor]:
     """What was made on the device for a step."""
     for batch in taken.micro:
         yield from (value for value in vars(batch).values() if isinstance(value, Tensor))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import traceback
 from collections.abc import Generator, Iterator
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
+from ibot_cli.data.lent_memory import AHEAD, next_round
 from ibot_cli.errors import DataError
 
 Key = tuple[int, int]
@@ -31,6 +30,8 @@ def in_order(
     assembler: Assembling[P], micro_keys: Iterator[list[Key]], *, workers: int, pin_memory: bool
 ) -> Generator[P, None, None]:
     """One micro-batch per list of keys, in the order of the lists.
+
+    What lies in `handed_over` memory is overwritten some time after the next micro-batch was taken.
 
     Args:
         assembler: What makes them; it is sent to the workers.
@@ -53,6 +54,7 @@ def in_order(
         collate_fn=_as_is,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
+        prefetch_factor=AHEAD,
         generator=torch.Generator(),  # or the loader would advance the global generator
     )
     results = iter(loader)
@@ -63,15 +65,6 @@ def in_order(
         raise _worker_died(error) from error
     finally:
         del results, loader
-
-
-def handed_over(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor; in a loader process in memory that the main process sees too, which saves a copy."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    # as torch's own collate function does
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,7 @@ class _KeyedDataset(Dataset[Any], Generic[P]):
         self._assembler = assembler
 
     def __getitems__(self, keys: list[Key]) -> P | _Failure:
+        next_round()
         try:
             return self._assembler(keys)
         except DataError as error:
