@@ -4,9 +4,12 @@ Every view has its own parameters, and the jitter its own order. What happens to
 that nothing is ever read back from the device: views of the same operation are picked by index lists, which go up
 together with the parameters in one copy.
 
-Arithmetic is float32 in levels of 0..255 without rounding between operations: on the same parameters within 0.01 levels
-of torchvision's on float images. Pillow, which published code uses, cuts to whole levels after each operation, turns
-hues in steps of 1/255 and blurs with boxes; `benchmarks/photometric.py` measures the distance.
+Arithmetic is float32 in levels of 0..255 without rounding between operations: on the same parameters within 0.1 levels
+of torchvision's operations on float images and the exact Gaussian. Pillow, which published code uses, cuts to whole
+levels after each operation, keeps hue and saturation in bytes and blurs with boxes. On photographs it is away by 0.4
+levels on average and 13 at most after a change of hue, 0.5 and 27 after a blur, 1.2 and 28 after the whole recipe;
+results in bfloat16 are by 0.1 and 0.5. `benchmarks/photometric.py` measures both, and the time against torchvision,
+kornia and Pillow.
 """
 
 from __future__ import annotations
