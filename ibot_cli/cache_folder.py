@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import time
 from pathlib import Path
 
 from ibot_cli.errors import UsageError
 
 DEFAULT_GIB = 20.0
+LARGEST_INDICES = 2 * 2**30
+UNUSED_DAYS = 90
 _LIMIT = "IBOT_CACHE_GIB"
 
 
@@ -40,3 +44,27 @@ def cache_limit() -> int:
             f"{_LIMIT}={text} is not a number of GiB.", f"The default is {DEFAULT_GIB:.0f}; 0 is no cache."
         )
     return round(gib * 2**30)
+
+
+def used(path: Path) -> None:
+    """Note that an index was of use now; see `remove_old`."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def remove_old(folder: Path, limit: int = LARGEST_INDICES) -> None:
+    """Remove indices that nobody used for long, then the least recently used until the rest takes `limit` bytes.
+
+    What cannot be removed stays.
+
+    Args:
+        folder: Holds files only, whose modification times say when they were used.
+        limit: Bytes, or less if the cache of features may take less.
+    """
+    now, total = time.time(), 0
+    with contextlib.suppress(OSError):
+        entries = sorted(((path.stat(), path) for path in folder.iterdir()), key=lambda entry: -entry[0].st_mtime)
+        for status, path in entries:
+            total += status.st_size
+            if total > min(limit, cache_limit()) or now - status.st_mtime > UNUSED_DAYS * 86400:
+                path.unlink(missing_ok=True)

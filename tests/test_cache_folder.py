@@ -1,8 +1,10 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from ibot_cli.cache_folder import cache_folder, cache_limit
+from ibot_cli.cache_folder import cache_folder, cache_limit, remove_old, used
 from ibot_cli.errors import UsageError
 
 
@@ -25,3 +27,22 @@ def test_a_limit_that_is_no_size(text: str, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError, match="not a number of GiB") as caught:
         cache_limit()
     assert caught.value.hint == "The default is 20; 0 is no cache."
+
+
+def test_old_entries_are_removed(tmp_path: Path) -> None:
+    now = time.time()
+    for name, days in (("new", 0), ("recent", 1), ("large", 2), ("unused", 91)):
+        (tmp_path / name).write_bytes(b"x" * (1000 if name == "large" else 10))
+        os.utime(tmp_path / name, (now - days * 86400,) * 2)
+    remove_old(tmp_path, 2000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "new", "recent"]
+    remove_old(tmp_path, 500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "recent"]
+
+
+def test_removing_never_fails(tmp_path: Path) -> None:
+    remove_old(tmp_path / "nowhere")
+    used(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    remove_old(tmp_path, 0)
+    assert (tmp_path / "folder").exists()

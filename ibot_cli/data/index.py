@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli.cache_folder import cache_folder, cache_limit
+from ibot_cli.cache_folder import cache_folder, cache_limit, remove_old, used
 from ibot_cli.data.array_file import DamagedFile, read_arrays, write_arrays
 from ibot_cli.data.file_states import COARSE, FileStates
 from ibot_cli.data.name_table import NameTable
@@ -27,8 +27,6 @@ from ibot_cli.data.scan import REPEATED, UNREADABLE, Scan, Visited, link_state, 
 KIND = "folders"
 SMALL = ("groups", "broken_links", "repeated_folders", "unreadable_folders")
 VERSION = 1
-LARGEST = 2 * 2**30
-UNUSED_DAYS = 90
 
 
 class FolderIndex:
@@ -84,7 +82,7 @@ class FolderIndex:
             about["taken"] = states.taken
         with contextlib.suppress(OSError):
             write_arrays(self._path, about, arrays)
-            remove_old(self._path.parent, min(LARGEST, cache_limit()))
+            remove_old(self._path.parent)
 
 
 def open_index(root: Path, start: str = "") -> FolderIndex:
@@ -100,8 +98,7 @@ def open_index(root: Path, start: str = "") -> FolderIndex:
         with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError, ValueError):
             stored = _stored(path)
             if _unchanged(root, stored.found):
-                with contextlib.suppress(OSError):
-                    os.utime(path)  # the time of its last use
+                used(path)
                 return stored
     began = time.time_ns()
     found = scan_images(root, start)
@@ -110,17 +107,6 @@ def open_index(root: Path, start: str = "") -> FolderIndex:
     index = FolderIndex(found, names, path if settled else None)
     index.save()
     return index
-
-
-def remove_old(folder: Path, limit: int) -> None:
-    """Remove entries that nobody used for long, then the least recently used until the rest takes `limit` bytes."""
-    now = time.time()
-    entries = sorted(((path.stat(), path) for path in folder.iterdir()), key=lambda entry: -entry[0].st_mtime)
-    total = 0
-    for status, path in entries:
-        total += status.st_size
-        if total > limit or now - status.st_mtime > UNUSED_DAYS * 86400:
-            path.unlink(missing_ok=True)
 
 
 def _entry(root: Path, start: str) -> Path:

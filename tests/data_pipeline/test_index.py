@@ -12,7 +12,7 @@ from ibot_cli.cache_folder import cache_folder
 from ibot_cli.data import index as module
 from ibot_cli.data.decode import PixelFormat, UnreadableImage
 from ibot_cli.data.folders import open_folder
-from ibot_cli.data.index import open_index, remove_old
+from ibot_cli.data.index import open_index
 from ibot_cli.data.sources import FileSource, Subset, known_fingerprint, open_source
 from tests.data_pipeline.images import write_image
 
@@ -243,17 +243,6 @@ def test_switched_off(tree: Path, scans: list[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("IBOT_CACHE_GIB", "0")
     assert [len(opened(tree)) for _ in range(2)] == [3, 3] and scans == ["", ""]
     assert not cache_folder("folders").exists()
-
-
-def test_old_entries_are_removed(tmp_path: Path) -> None:
-    now = time.time()
-    for name, days in (("new", 0), ("recent", 1), ("large", 2), ("unused", 91)):
-        (tmp_path / name).write_bytes(b"x" * (1000 if name == "large" else 10))
-        os.utime(tmp_path / name, (now - days * 86400,) * 2)
-    remove_old(tmp_path, 2000)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "new", "recent"]
-    remove_old(tmp_path, 500)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "recent"]
 
 
 def test_use_keeps_an_entry(tree: Path) -> None:
