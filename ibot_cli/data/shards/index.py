@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ibot_cli.cache_folder import cache_folder, cache_limit
+from ibot_cli.cache_folder import cache_folder, cache_limit, remove_old, used
 from ibot_cli.data.array_file import DamagedFile, read_arrays, write_arrays
 from ibot_cli.data.shards.headers import Member
 from ibot_cli.data.shards.samples import Shard, read_shard
@@ -120,12 +120,14 @@ def index_shards(paths: Sequence[str]) -> ShardIndex:
     file = cache_folder("shards") / f"{hashlib.sha256(os.fsencode(chr(0).join(paths))).hexdigest()[:32]}.index"
     known = _load(file) if cache_limit() else None
     if known is not None and [(shard.path, shard.size, shard.mtime) for shard in known.shards] == now:
+        used(file)
         return known
     index = _built(now, known)
     if cache_limit():
         with contextlib.suppress(OSError):
             about = {"shards": [astuple(shard) for shard in index.shards], "words": index.words}
             write_arrays(file, about, index.arrays)
+            remove_old(file.parent)
     return index
 
 
