@@ -6,7 +6,8 @@ Round by round every library changes the same views with the same parameters, a 
 kornia's for the whole batch, torchvision's and Pillow's view by view, which is all that they offer. `ms` is the median
 time per view from a crop's uint8 `[H, W, 3]` to float32 `[3, H, W]` of 0..1; the row `nothing` is only that. `largest`
 and `mean` are distances from the exact operation (torchvision's on float64, SciPy's Gaussian) in levels of 0..255,
-`ratio` the time over ours in the same round. The row `published` is the whole recipe. The last line of the output is one JSON object.
+`ratio` the time over ours in the same round. The row `published` is the whole recipe. The last line of the
+output is one JSON object.
 """
 
 from __future__ import annotations
