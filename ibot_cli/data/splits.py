@@ -61,7 +61,7 @@ def parts_of_images(data: str, source: Source) -> list[str] | None:
         return None
     if isinstance(source, ShardSource):
         return source.parts
-    if data.startswith((BUILTIN, PREFIX)):
+    if data.startswith((BUILTIN, PREFIX)) or not Path(data).expanduser().is_dir():
         train = open_source(data, channels=1, split="train")
         known = {train.path(place) for place in range(len(train))}
         return [parts[0] if source.path(place) in known else parts[1] for place in range(len(source))]

@@ -9,16 +9,14 @@ from pathlib import Path
 from ibot_cli.data.shards.index import ShardState
 from ibot_cli.errors import DataError
 
+SHOWN = 3
+
 
 def notes_of(shards: Sequence[ShardState]) -> list[str]:
     """One sentence for each kind of thing that was not used."""
-    notes = []
-    for shard in shards:
-        name, images = Path(shard.path).name, f"its {shard.images:,} complete images are used"
-        if "cut" in shard.met:
-            notes.append(f"{name} is cut off in {shard.met['cut']}: {images}; fetch it again for the rest.")
-        if "damage" in shard.met:
-            notes.append(f"{name} is damaged at byte {shard.met['damage']:,}: {images}, none after it.")
+    notes = [note for shard in shards if (note := _damage(shard))]
+    if len(notes) > SHOWN:
+        notes[SHOWN:] = [f"{len(notes) - SHOWN:,} more tar files are cut off or damaged."]
     empty = [Path(shard.path).name for shard in shards if not shard.images]
     if empty:
         notes.append(f"No image in {_listed(empty)}.")
@@ -33,6 +31,15 @@ def notes_of(shards: Sequence[ShardState]) -> list[str]:
     if sparse := _total(shards, "sparse"):
         notes.append(f"{sparse:,} files that are stored with holes (sparse) not used.")
     return notes
+
+
+def _damage(shard: ShardState) -> str:
+    name, images = Path(shard.path).name, f"its {shard.images:,} complete images are used"
+    if "cut" in shard.met:
+        return f"{name} is cut off in {shard.met['cut']}: {images}; fetch it again for the rest."
+    if "damage" in shard.met:
+        return f"{name} is damaged at byte {shard.met['damage']:,}: {images}, none after it."
+    return ""
 
 
 def no_image(data: str, shards: Sequence[ShardState]) -> DataError:
@@ -57,6 +64,6 @@ def _total(shards: Sequence[ShardState], key: str) -> int:
     return sum(int(shard.met.get(key, 0)) for shard in shards)
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
+def _listed(names: Sequence[str], most: int = SHOWN) -> str:
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 try:
     import resource
@@ -31,9 +32,9 @@ class RandomFile:
         self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._alone = threading.Lock()
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound: `os` may be gone when the program ends
         if self._number >= 0:
-            os.close(self._number)
+            close(self._number)
 
     def read(self, size: int, offset: int) -> bytes:
         """`size` bytes from `offset`; fewer where the file ends before."""

@@ -169,7 +169,7 @@ def _choose(about: Description, split: Split, data: str) -> dict[str, list[int]]
     parts = about.parts
     if not parts:
         if split == "test":
-            raise no_test_split(data)
+            raise no_test_split(data, "Call the tar files train-... and val-..., or put them into train/ and val/.")
         return {"": list(range(len(about.files.names)))}
     if split == "all":
         return parts

@@ -14,6 +14,7 @@ from ibot_cli.data.shards import random_file
 from ibot_cli.data.sources import open_source
 from ibot_cli.data.splits import open_splits, parts_of_images
 from ibot_cli.errors import DataError
+from tests.data_pipeline.images import write_image
 from tests.data_pipeline.shards.tars import labelled, picture, write_tar
 
 
@@ -267,6 +268,14 @@ def test_what_is_complete_in_a_damaged_tar_file_is_used_and_told(tmp_path: Path)
     ]
 
 
+def test_many_damaged_tar_files_take_a_few_lines(tmp_path: Path) -> None:
+    good = labelled(tmp_path / "d" / "0.tar", [1, 2]).read_bytes()
+    for number in range(1, 9):
+        (tmp_path / "d" / f"{number}.tar").write_bytes(good[:4000])
+    notes = open_source(str(tmp_path / "d"), channels=3).notes
+    assert len(notes) == 4 and notes[-1] == "5 more tar files are cut off or damaged."
+
+
 def test_tar_files_of_something_else(tmp_path: Path) -> None:
     inner = labelled(tmp_path / "inner.tar", [1]).read_bytes()
     message = error(write_tar(tmp_path / "outer.tar", {"n01.tar": inner, "n02.tar": inner, "words.txt": "x"}))
@@ -290,3 +299,17 @@ def test_data_without_opening_them(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert is_here(stored) and is_here(str(tmp_path)) and not is_here(f"{tmp_path}/y-*.tar")
     shutil.rmtree(tmp_path / "saved")
     assert not is_here(str(tmp_path / "saved"))
+
+
+def test_parts_of_a_table_are_known_image_by_image(tmp_path: Path) -> None:
+    shard = labelled(tmp_path / "x.tar", [0, 1])
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.png")
+    table = tmp_path / "images.csv"
+    table.write_text(f"path,split\na.png,test\nb.png,train\n{shard}/00001.png,train\n")
+    everything = open_source(str(table), channels=3, split="all")
+    shown = {
+        Path(everything.path(place)).name: part for place, part in enumerate(parts_of_images(str(table), everything))
+    }
+    assert shown == {"a.png": "test", "b.png": "train", "00001.png": "train"}
+    assert len(contents(everything)) == 3
