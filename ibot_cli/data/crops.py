@@ -74,7 +74,9 @@ def crop_resized(
     """
     left, top, width, height = box
     if degrees:
-        part = image.transform((width, height), Image.Transform.AFFINE, _turn(image, left, top, degrees), BICUBIC)
+        part = image.transform(
+            (width, height), Image.Transform.AFFINE, turn_coefficients(*image.size, left, top, degrees), BICUBIC
+        )
     elif (width, height) == image.size:
         part = image
     else:
@@ -82,10 +84,20 @@ def crop_resized(
     return part if part.size == (size, size) else part.resize((size, size), resample)
 
 
-def _turn(image: Image.Image, left: int, top: int, degrees: float) -> tuple[float, float, float, float, float, float]:
-    """Coefficients of the map from a pixel of the box to one of the image."""
+def turn_coefficients(
+    width: int, height: int, left: int, top: int, degrees: float
+) -> tuple[float, float, float, float, float, float]:
+    """The affine map from a pixel of a box to one of the image, which is turned about its centre.
+
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image.
+        left: Of the box.
+        top: Of the box.
+        degrees: Counter-clockwise.
+    """
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    x, y = image.width / 2, image.height / 2
+    x, y = width / 2, height / 2
     dx, dy = left - x, top - y
     return cos, -sin, cos * dx - sin * dy + x, sin, cos, sin * dx + cos * dy + y
 

@@ -7,8 +7,11 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
+from ibot_cli.data.changes import pack_changes
+from ibot_cli.data.photometric import finish_views
+from ibot_cli.data.picture import ArrayPicture
 from ibot_cli.data.rng import stream
-from ibot_cli.data.transform import ViewRecipe, eval_transform, make_views, normalise
+from ibot_cli.data.transform import ViewRecipe, cut_views, eval_transform, normalise
 
 STILL = dict.fromkeys(
     ["jitter_prob", "gray_prob", "blur_prob_first", "blur_prob_other", "blur_prob_local", "solarize_prob", "flip_prob"],
@@ -24,6 +27,17 @@ def picture(mode="RGB", size=(50, 40)):
 
 def recipe(channels=3, **changes):
     return ViewRecipe.from_config(dataclasses.replace(VIEWS, **changes), DataConfig(channels=channels))
+
+
+def make_views(image, made, rng):
+    """The global and the local views, finished."""
+    levels = np.asarray(image).reshape(image.height, image.width, -1)
+    crops, changes = cut_views(ArrayPicture(levels, image.mode), made, rng)
+    views = [
+        finish_views(crop[None], pack_changes([change]), threshold=128, mean=made.mean, std=made.std)[0]
+        for crop, change in zip(crops, changes, strict=True)
+    ]
+    return views[: made.num_global], views[made.num_global :]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
