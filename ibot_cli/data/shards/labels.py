@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,15 +84,17 @@ def _numbered(words: list[str], about: Description) -> tuple[list[int], list[str
 def _by_folder(index: ShardIndex, codes: np.ndarray) -> Labels:
     """Classes from the first folders that differ, where each image is in one.
 
-    A folder for each tar file counts the images, it does not sort them.
+    A folder for each tar file, called by a number, counts the images, it does not sort them.
     """
     folders = [word.strip("/").removeprefix("./").split("/") for word in index.words]
     if len(folders) < 2:
         return Labels()
     depth = next((d for d, names in enumerate(zip(*folders, strict=False)) if len(set(names)) > 1), None)
-    if depth is None or _one_per_shard(index):
+    if depth is None:
         return Labels()
     classes = sorted({folder[depth] for folder in folders}, key=natural_key)
+    if len({re.sub("[0-9]+", "", name) for name in classes}) == 1 and _one_per_shard(index):
+        return Labels()
     if "" in classes:
         return Labels()
     if TRAIN in classes and set(classes) <= {TRAIN, *TESTS}:

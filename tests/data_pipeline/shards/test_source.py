@@ -94,6 +94,9 @@ def test_folders_that_number_the_tar_files_are_no_classes(tmp_path: Path) -> Non
         write_tar(tmp_path / "d" / f"{number}.tar", {f"part{number}/1.png": 0, f"part{number}/2.png": 1})
     source = open_source(str(tmp_path / "d"), channels=3)
     assert source.labels is None and source.notes == []
+    for name in ("cat", "dog"):
+        write_tar(tmp_path / "classes" / f"{name}.tar", {f"{name}/1.png": 0, f"{name}/2.png": 1})
+    assert open_source(str(tmp_path / "classes"), channels=3).labels.tolist() == [0, 0, 1, 1]
 
 
 def test_parts_inside_a_tar_file_are_named(tmp_path: Path) -> None:
