@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import traceback
+import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -47,17 +48,19 @@ def in_order(
             part: Any = assembler(keys)
             yield part.pin_memory() if pin_memory else part
         return
-    loader = DataLoader(
-        _KeyedDataset(assembler),
-        batch_sampler=micro_keys,
-        num_workers=workers,
-        collate_fn=_as_is,
-        worker_init_fn=_start_worker,
-        pin_memory=pin_memory,
-        prefetch_factor=AHEAD,
-        generator=torch.Generator(),  # or the loader would advance the global generator
-    )
-    results = iter(loader)
+    with warnings.catch_warnings():  # plans warn of more workers than cores in words of their own
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = DataLoader(
+            _KeyedDataset(assembler),
+            batch_sampler=micro_keys,
+            num_workers=workers,
+            collate_fn=_as_is,
+            worker_init_fn=_start_worker,
+            pin_memory=pin_memory,
+            prefetch_factor=AHEAD,
+            generator=torch.Generator(),  # or the loader would advance the global generator
+        )
+        results = iter(loader)
     try:
         for result in results:
             yield _unpack(result)

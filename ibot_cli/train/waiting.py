@@ -85,7 +85,7 @@ class Loading:
         if threads != self.threads:
             change += f" --set runtime.threads={threads}"
         return (
-            f"{self.cores} cores are free and {_processes(self.workers)}: stop with Ctrl-C and go on with "
+            f"{_processes(self.workers)}, and there are {self.cores} cores: stop with Ctrl-C and go on with "
             f"--resume {change}."
         )
 
@@ -111,7 +111,7 @@ class Loading:
 
 def _processes(workers: int) -> str:
     if workers == 0:
-        return "the main process loads them itself"
+        return "The main process loads them itself"
     return f"{workers} loader process{'' if workers == 1 else 'es'} load{'s' if workers == 1 else ''} them"
 
 

@@ -37,7 +37,7 @@ def reached(made: Synchronized[int], wanted: int) -> bool:
     return made.value >= wanted
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.filterwarnings("error:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_nothing_is_overwritten_while_it_is_used(workers: int) -> None:
     """The main process is as slow as it can be: loader processes have made all that they may before it looks."""

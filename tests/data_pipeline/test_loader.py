@@ -108,7 +108,7 @@ def test_masks_begin_with_their_epoch(expected):
     assert [any(batch.mask.any() for batch in data.micro) for data in expected] == [False, False, True, True, True]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.filterwarnings("error:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 4])
 def test_any_number_of_workers_gives_the_same(folder, expected, workers):
     other = loader(folder, workers=workers)

@@ -32,14 +32,14 @@ def test_more_workers_where_cores_are_free(loading: Loading, share: float, wante
     hint = loading.hint(share, 0.01)
     assert hint is not None and hint.startswith(f"Training waits for images {share:.0%} of the time. ")
     assert hint.endswith(f"stop with Ctrl-C and go on with --resume --workers {wanted}.")
-    assert f"{loading.cores} cores are free" in hint
+    assert f"and there are {loading.cores} cores" in hint
 
 
 def test_on_a_cpu_cores_move_from_computing_to_loading() -> None:
     """A sample loads for 30 ms and computes for 10 ms of one core; three workers beside one thread take 10 ms."""
     hint = CPU.hint(0.03 / 0.0325, 0.0325)
     assert hint is not None
-    assert "the main process loads them itself" in hint
+    assert "The main process loads them itself" in hint
     assert hint.endswith("--resume --workers 3 --set runtime.threads=1.")
 
 
