@@ -24,7 +24,7 @@ from ibot_cli.config.finetune import AugmentConfig
 from ibot_cli.data.bands import resized_levels
 from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes, pack_changes
 from ibot_cli.data.crops import crop_box, crop_resized
-from ibot_cli.data.photometric import finish_views
+from ibot_cli.data.photometric import change_levels
 from ibot_cli.data.rng import stream
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -138,10 +138,9 @@ class AugmentRecipe:
         part = resized_levels(part, self.image_size, self.image_size, self.interpolation)
         if not changes.jitter:
             return part[:, ::-1] if changes.flip else part
-        crop, zero, one = torch.from_numpy(np.array(part))[None], (0.0,) * self.channels, (1.0,) * self.channels
-        values = finish_views(crop, pack_changes([changes]), threshold=256, mean=zero, std=one)[0]
-        most = np.iinfo(levels.dtype).max
-        return (values.permute(1, 2, 0).numpy() * most).round().astype(levels.dtype)
+        crop = torch.from_numpy(np.array(part))[None]
+        changed: np.ndarray = change_levels(crop, pack_changes([changes]), threshold=256)[0].numpy()
+        return changed
 
     def _drawn(self, width: int, height: int, seed: int, sample: int, visit: int) -> tuple[CropBox, Changes]:
         rng = stream(seed, sample, visit, "finetune")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ibot_cli.data.blur import TRUNCATE, blurred
-from ibot_cli.data.changes import (  # noqa: F401
+from ibot_cli.data.changes import (
     BLUR_RADIUS,
     BRIGHTNESS,
     COLUMNS,
@@ -34,14 +34,9 @@ from ibot_cli.data.changes import (  # noqa: F401
     HUE,
     JITTER,
     NONE,
-    NUM_DRAWS,
     SATURATION,
     SOLARIZE,
-    Changes,
-    Strengths,
-    draw_changes,
 )
-from ibot_cli.data.gray import apply_changes  # noqa: F401
 
 LUMA = (0.299, 0.587, 0.114)
 TO_GRAY, MIRROR, INVERT, BLUR = 4, 5, 6, 7
@@ -140,7 +135,7 @@ def finish_views(
 
 
 def change_levels(levels: Tensor, changes: Tensor, *, threshold: int) -> Tensor:
-    """The changed views as pictures for people.
+    """The changed views as levels, not normalised.
 
     Args:
         levels: As for `finish_views`.
@@ -148,11 +143,11 @@ def change_levels(levels: Tensor, changes: Tensor, *, threshold: int) -> Tensor:
         threshold: Of solarisation.
 
     Returns:
-        uint8 `[n, H, W, C]`: rounded to whole levels, not normalised.
+        `[n, H, W, C]` of the type of `levels`.
     """
-    channels = levels.shape[-1]
-    changed = finish_views(levels, changes, threshold=threshold, mean=(0.0,) * channels, std=(1 / 255,) * channels)
-    return changed.round_().to(torch.uint8).movedim(1, -1).contiguous()
+    channels, most = levels.shape[-1], torch.iinfo(levels.dtype).max
+    changed = finish_views(levels, changes, threshold=threshold, mean=(0.0,) * channels, std=(1 / most,) * channels)
+    return changed.round_().to(levels.dtype).movedim(1, -1).contiguous()
 
 
 def _stages(changes: NDArray[np.float32], colour: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
+from ibot_cli.data.bands import displayable, resized_levels
 from ibot_cli.data.changes import pack_changes
-from ibot_cli.data.crops import crop_resized
 from ibot_cli.data.photometric import change_levels
 from ibot_cli.data.rng import stream
 from ibot_cli.data.transform import DrawnView, ViewRecipe, draw_views, normalise, stack_images
@@ -31,7 +31,7 @@ class ViewPair:
     """Two views of one image.
 
     Attributes:
-        levels: uint8 `[2, H, H, C]`, as the network sees them but for the normalisation.
+        levels: uint8 or uint16 `[2, H, H, C]`, as the network sees them but for the normalisation.
         boxes: Where they lie in the image.
         truth: int64 `[N]`: the patch of the second view that shows the centre of each patch of the first; -1 where
             none does.
@@ -39,16 +39,15 @@ class ViewPair:
         source_size: Width and height of the image.
     """
 
-    levels: NDArray[np.uint8]
+    levels: NDArray[np.unsignedinteger[Any]]
     boxes: tuple[ViewBox, ViewBox]
     truth: NDArray[np.int64]
     grid: int
     source_size: tuple[int, int]
 
     def picture(self, view: int) -> Image.Image:
-        """One of the two views, mode `L` or `RGB`."""
-        levels = self.levels[view]
-        return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+        """One of the two views, mode `L` or `RGB`; see `ibot_cli.data.bands.displayable`."""
+        return displayable(self.levels[view])
 
     def pixels(self, recipe: ViewRecipe) -> Tensor:
         """float32 `[2, C, H, H]` for the network."""
@@ -97,7 +96,7 @@ def pair_recipe(
         views = replace(views, flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0)
     elif changes == "run" and loaded.views is not None:
         views = replace(views, **{name: getattr(loaded.views, name) for name in _OF_THE_RUN})
-    data = DataConfig(channels=3 if loaded.channels == 3 else 1, mean=loaded.mean, std=loaded.std)
+    data = DataConfig(channels=loaded.channels, mean=loaded.mean, std=loaded.std)
     return ViewRecipe.from_config(views, data)
 
 
@@ -115,12 +114,12 @@ def changes_in_words(recipe: ViewRecipe) -> str:
 
 
 def draw_pair(
-    image: Image.Image, recipe: ViewRecipe, grid: int, *, seed: int, place: int = 0, number: int = 0
+    image: np.ndarray | Image.Image, recipe: ViewRecipe, grid: int, *, seed: int, place: int = 0, number: int = 0
 ) -> ViewPair:
     """Two views in which at least one patch has a counterpart; drawn anew until it is so.
 
     Args:
-        image: Mode `L` or `RGB`, as the recipe has channels.
+        image: Levels `[H, W, C]` as the recipe has channels, or an image of mode `L` or `RGB` that has them.
         recipe: Two global views without rotation.
         grid: Patches per side.
         seed: Of everything random.
@@ -130,18 +129,25 @@ def draw_pair(
     Raises:
         NoOverlap: A hundred draws gave none.
     """
-    fitting = replace(recipe, global_scale=_fitting_scale(image.size, recipe))
+    levels = image if isinstance(image, np.ndarray) else stack_images([image])[0]
+    size = levels.shape[1], levels.shape[0]
+    fitting = replace(recipe, global_scale=_fitting_scale(size, recipe))
     for attempt in range(ATTEMPTS):
         rng = stream(seed, place, number * ATTEMPTS + attempt, "correspondence")
-        drawn = draw_views(*image.size, fitting, rng)
+        drawn = draw_views(*size, fitting, rng)
         boxes = (_box(drawn[0]), _box(drawn[1]))
         truth = boxes[1].patches_at(boxes[0].centers(grid), grid)
         if (truth >= 0).any():
-            crops = torch.from_numpy(stack_images([crop_resized(image, view.box, view.size) for view in drawn]))
+            crops = torch.from_numpy(np.stack([_cut(levels, view) for view in drawn]))
             changes = pack_changes([view.changes for view in drawn])
-            levels = change_levels(crops, changes, threshold=recipe.solarize_threshold)
-            return ViewPair(levels=levels.numpy(), boxes=boxes, truth=truth, grid=grid, source_size=image.size)
-    raise NoOverlap(image.size)
+            changed = change_levels(crops, changes, threshold=recipe.solarize_threshold)
+            return ViewPair(levels=changed.numpy(), boxes=boxes, truth=truth, grid=grid, source_size=size)
+    raise NoOverlap(size)
+
+
+def _cut(levels: np.ndarray, view: DrawnView) -> np.ndarray:
+    left, top, width, height = view.box
+    return resized_levels(levels[top : top + height, left : left + width], view.size, view.size)
 
 
 def _fitting_scale(size: tuple[int, int], recipe: ViewRecipe) -> tuple[float, float]:

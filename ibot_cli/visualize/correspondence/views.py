@@ -146,9 +146,9 @@ def _pairs(
     for rank, place in enumerate(chosen.tolist()):
         due += rank in rows
         try:
-            image = source.read(place)
+            levels = source.levels(place)
             pairs = [
-                draw_pair(image, recipe, grid, seed=options.seed, place=place, number=number)
+                draw_pair(levels, recipe, grid, seed=options.seed, place=place, number=number)
                 for number in range(options.pairs)
             ]
         except UnreadableImage as error:

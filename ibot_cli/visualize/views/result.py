@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,11 +107,11 @@ class SamplePixels:
     """The pixels of one sample.
 
     Attributes:
-        global_levels: uint8 `[V, H, H, C]`.
-        local_levels: uint8 `[L, h, h, C]`.
+        global_levels: uint8 or uint16 `[V, H, H, C]`.
+        local_levels: uint8 or uint16 `[L, h, h, C]`.
         masks: bool `[V, grid, grid]`, True where the student does not see the patch.
     """
 
-    global_levels: NDArray[np.uint8]
-    local_levels: NDArray[np.uint8]
+    global_levels: NDArray[np.unsignedinteger[Any]]
+    local_levels: NDArray[np.unsignedinteger[Any]]
     masks: NDArray[np.bool_]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def training_views(request: Request, *, num: int, epoch: int = 0) -> tuple[Train
     _check_epoch(epoch, config)
     step, bad = _first_of(config, recipe.source, min(num, len(recipe.source)), epoch)
     grid = config.views.global_size // stride_of(config)
-    pixels = _pixels(step.micro, ViewRecipe.from_config(config.views, config.data), grid)
+    pixels = _pixels(step.micro, ViewRecipe.from_config(config.views, config.data), grid, config.data.bits)
     shares, count = _mask_shares(config, len(recipe.source), epoch)
     result = TrainingViews(
         data=recipe.data,
@@ -94,26 +95,27 @@ def _first_of(config: Config, source: Source, num: int, epoch: int) -> tuple[Ste
     return step, loader.bad
 
 
-def _pixels(batches: Sequence[Batch], recipe: ViewRecipe, grid: int) -> list[SamplePixels]:
+def _pixels(batches: Sequence[Batch], recipe: ViewRecipe, grid: int, bits: int) -> list[SamplePixels]:
     (batch,) = batches
-    views, crops = (levels_of(part, recipe) for part in (batch.global_views, batch.local_views))
+    views, crops = (levels_of(part, recipe, bits) for part in (batch.global_views, batch.local_views))
     masks = batch.mask.unflatten(2, (grid, grid)).numpy()
     return [SamplePixels(views[:, row], crops[:, row], masks[:, row]) for row in range(batch.num_images)]
 
 
-def levels_of(views: Tensor, recipe: ViewRecipe) -> NDArray[np.uint8]:
+def levels_of(views: Tensor, recipe: ViewRecipe, bits: int = 8) -> NDArray[np.unsignedinteger[Any]]:
     """Undo the normalisation, to the nearest whole level.
 
     Args:
         views: float32 `[..., C, H, W]`.
         recipe: Its mean and deviation.
+        bits: Of a level.
 
     Returns:
-        uint8 `[..., H, W, C]`.
+        uint8 or uint16 `[..., H, W, C]`.
     """
     values = np.moveaxis(views.numpy().astype(np.float64), -3, -1)
-    levels = (values * np.asarray(recipe.std) + np.asarray(recipe.mean)) * 255
-    rounded: NDArray[np.uint8] = np.rint(levels).astype(np.uint8)
+    levels = (values * np.asarray(recipe.std) + np.asarray(recipe.mean)) * (2**bits - 1)
+    rounded: NDArray[np.unsignedinteger[Any]] = np.rint(levels).astype(np.uint8 if bits == 8 else np.uint16)
     return rounded
 
 
@@ -123,7 +125,7 @@ def _samples(
     recipe, masked = ViewRecipe.from_config(config.views, config.data), config.objective.patch != "none"
     found = []
     for sample, used, part in zip(step.samples.tolist(), step.used.tolist(), pixels, strict=True):
-        size = source.read(used).size
+        size = source.open(used).size
         drawn = draw_views(*size, recipe, stream(config.train.seed, sample, epoch, "crops"))
         ratios = [float(mask.mean()) if masked else 0.0 for mask in part.masks] + [None] * recipe.num_local
         views = [

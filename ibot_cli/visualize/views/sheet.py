@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ibot_cli.data.bands import displayable
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
 from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, short_name, wrapped
@@ -14,7 +15,7 @@ from ibot_cli.visualize.palette import hues
 from ibot_cli.visualize.scaling import scaled
 from ibot_cli.visualize.sheets import HAIRLINE, INK, MAT, PAPER, SOFT_INK
 from ibot_cli.visualize.views.result import SamplePixels, SeenSample, SeenView, TrainingViews
-from ibot_cli.visualize.views.tiles import level_image, masked_view, source_with_boxes
+from ibot_cli.visualize.views.tiles import masked_view, source_with_boxes
 
 _SIDE = 208  # of a global view
 _WIDEST = 320
@@ -102,7 +103,7 @@ def _locals(sample: SeenSample, pixels: SamplePixels, colours: Sequence[str]) ->
     block = Image.new("RGB", size, PAPER)
     for place, (view, levels, colour) in enumerate(zip(views, pixels.local_levels, colours, strict=True)):
         row, column = divmod(place, columns)
-        tile = _Tile(scaled(level_image(levels), (side, side)), [_brief(view)], colour)
+        tile = _Tile(scaled(displayable(levels), (side, side)), [_brief(view)], colour)
         corner = _STROKE + column * (side + 10), _STROKE + row * step
         _place(block, tile, corner, corner[1] + side, font)
     return block

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ibot_cli.data.bands import displayable
 from ibot_cli.visualize.scaling import scaled
 from ibot_cli.visualize.views.result import Point, SeenSample
 
@@ -16,11 +18,6 @@ _RIM = (20, 20, 22, 200)
 _VEIL, _HATCH = (178, 178, 182, 255), (240, 240, 238, 255)
 _HATCH_STEP = 8
 _NUMBER = 10
-
-
-def level_image(levels: NDArray[np.uint8]) -> Image.Image:
-    """An image from `[H, W, C]`, mode `L` or `RGB`."""
-    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
 def source_with_boxes(
@@ -47,15 +44,15 @@ def source_with_boxes(
     return Image.alpha_composite(scaled(image, size).convert("RGBA"), small).convert("RGB")
 
 
-def masked_view(levels: NDArray[np.uint8], mask: NDArray[np.bool_], side: int) -> Image.Image:
+def masked_view(levels: NDArray[np.unsignedinteger[Any]], mask: NDArray[np.bool_], side: int) -> Image.Image:
     """A global view with the patches that the student does not see covered by a hatched veil.
 
     Args:
-        levels: uint8 `[H, H, C]`.
+        levels: uint8 or uint16 `[H, H, C]`.
         mask: bool `[grid, grid]`.
         side: Of the result in pixels.
     """
-    image = scaled(level_image(levels), (side, side))
+    image = scaled(displayable(levels), (side, side))
     veil = Image.new("RGB", (side, side), _VEIL[:3])
     draw = ImageDraw.Draw(veil)
     for start in range(-side, side, _HATCH_STEP):
