@@ -40,11 +40,12 @@ def setting(
 class DataConfig:
     """Where the images come from and how they become numbers."""
 
-    channels: int = setting(
-        3, "Channels that the network sees: 1 grey, 3 colour, others as files have them.", low=1
-    )
+    channels: int = setting(3, "Channels that the network sees: 1 grey, 3 colour, others as files have them.", low=1)
     bits: Literal[8, 16] = setting(
         8, "Bits per level that are kept; 16 for microscopy or satellite files of 12-16 bits."
+    )
+    decoder: Literal["pillow", "torchcodec"] | None = setting(
+        None, "What decodes JPEG files, with equal levels; auto is torchcodec where it is installed.", auto=True
     )
     mean: tuple[float, ...] | None = setting(None, "Mean per channel after scaling to 0..1.", low=0, high=1, auto=True)
     std: tuple[float, ...] | None = setting(None, "Standard deviation per channel.", above=0, high=1, auto=True)

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ibot_cli.errors import DataError
 
-INSTALL = "pip install 'ibot-cli[fast]' installs torchcodec; data.decoder=auto uses it where it is there."
+INSTALL = "pip install 'ibot-cli[fast]' installs torchcodec; --set data.decoder=pillow gives equal levels without it."
 SCAN, APP1, APP15 = 0xDA, 0xE1, 0xEF
 Decode = Callable[..., Any]
 TAKEN = ("L", "RGB")
@@ -44,8 +44,13 @@ def require_decoder(decoder: str) -> None:
 
 def decoder_in_use(decoder: str = "auto") -> str:
     """What decodes JPEG files here, with its version: `torchcodec 0.17.0` or `pillow 12.0.0`."""
-    name = "pillow" if decoder == "pillow" or isinstance(_torchcodec(), str) else "torchcodec"
+    name = usual_decoder() if decoder == "auto" else decoder
     return f"{name} {version(name)}"
+
+
+def usual_decoder() -> Literal["pillow", "torchcodec"]:
+    """The decoder that `auto` stands for on this machine."""
+    return "pillow" if isinstance(_torchcodec(), str) else "torchcodec"
 
 
 def decode_jpeg(content: bytes, mode: str) -> np.ndarray | None:

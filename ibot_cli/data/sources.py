@@ -18,6 +18,7 @@ from ibot_cli.data.file_states import data_fingerprint
 from ibot_cli.data.files import FileSource, Split, no_test_split
 from ibot_cli.data.folders import open_folder
 from ibot_cli.data.huggingface.source import open_huggingface
+from ibot_cli.data.jpeg import require_decoder
 from ibot_cli.data.lists import open_list
 from ibot_cli.data.missing import not_there, unknown_builtin
 from ibot_cli.data.photos import PhotosSource
@@ -152,8 +153,10 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
             `test/`, tar shards with such names, a CSV file with a column `split`. Data without a split are all `train`.
 
     Raises:
-        DataError: Nothing there, no image in it, not a list, an unknown builtin, or no test part.
+        DataError: Nothing there, no image in it, not a list, an unknown builtin, no test part, or the decoder is not
+            installed.
     """
+    require_decoder(decoder)
     pixels = PixelFormat(channels=channels, bits=bits, decoder=decoder)
     if data.startswith("builtin:"):
         return _open_builtin(data.removeprefix("builtin:"), channels, split)

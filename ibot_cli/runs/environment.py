@@ -14,21 +14,24 @@ from typing import Any
 import torch
 
 from ibot_cli import __version__
+from ibot_cli.data.jpeg import decoder_in_use
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 
 
-def describe(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Time, versions, platform, processor, threads, devices and command line as plain values for `env.json`.
+def describe(arguments: list[str] | None = None, *, decoder: str = "auto") -> dict[str, Any]:
+    """Time, versions, decoder, platform, processor, threads, devices and command line as plain values for `env.json`.
 
     Args:
         arguments: The command line; `sys.argv` when None.
+        decoder: `data.decoder` of the run.
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "ibot": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "jpeg_decoder": decoder_in_use(decoder),
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),

@@ -167,7 +167,10 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
     refuse_changes(stored, resolved.config, run)
     _use_threads(stored)
     data = request.data or stored_data(run)["data"]
-    source = open_source(data, channels=stored.data.channels, bits=stored.data.bits, split="train")
+    images = resolved.config.data
+    source = open_source(
+        data, channels=images.channels, bits=images.bits, decoder=images.decoder or "auto", split="train"
+    )
     check_number(run, source)
     plan = make_plan(
         resolved,
@@ -231,7 +234,10 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
                 loop.metrics.truncate_after(-1)
             first_step = loop.step
             if prepared.request.resume and loop.writer and first_step < plan.schedule.total_steps:
-                run.append_resume(first_step, describe(list(prepared.request.arguments)))
+                run.append_resume(
+                    first_step,
+                    describe(list(prepared.request.arguments), decoder=known(prepared.plan.config.data.decoder)),
+                )
             loop.train()
             return PretrainResult(
                 run=run.path,
@@ -264,5 +270,5 @@ def _describe(run: RunDirectory, prepared: Prepared) -> None:
             **({} if prepared.beginning is None else {"init": prepared.beginning.record()}),
         }
     )
-    run.write_environment(describe(list(prepared.request.arguments)))
+    run.write_environment(describe(list(prepared.request.arguments), decoder=known(prepared.plan.config.data.decoder)))
     run.write_config(to_yaml(prepared.plan.config))

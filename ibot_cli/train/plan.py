@@ -14,6 +14,7 @@ from ibot_cli.config.schema import Config, RuntimeConfig
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
+from ibot_cli.data.jpeg import usual_decoder
 from ibot_cli.data.loader import ViewLoader, require_batch
 from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.probe import DataSummary, time_loading
@@ -173,11 +174,12 @@ def decide_cores(runtime: RuntimeConfig, share: Callable[[], LoadPlan], made: di
 
 
 def _decide_runtime(config: Config, source: Source, device: torch.device, made: dict[str, Choice]) -> Config:
-    """Device, precision, threads, workers and the images' statistics."""
+    """Device, precision, threads, workers, the decoder and the images' statistics."""
     runtime = decide_arithmetic(config.runtime, device, made)
     runtime = decide_cores(runtime, lambda: _share_cores(replace(config, runtime=runtime), source, device), made)
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
-    return replace(config, runtime=runtime, data=replace(config.data, mean=mean, std=std))
+    decoder = config.data.decoder or usual_decoder()
+    return replace(config, runtime=runtime, data=replace(config.data, mean=mean, std=std, decoder=decoder))
 
 
 def _decide_prototypes(config: Config, made: dict[str, Choice]) -> Config:

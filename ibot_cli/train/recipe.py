@@ -53,7 +53,9 @@ def settle(request: Request) -> Recipe:
     taken = _taken_over(request, bare, start)
     resolved = request.resolve(taken)
     images = resolved.config.data
-    source = open_source(data, channels=images.channels, bits=images.bits, split="train")
+    source = open_source(
+        data, channels=images.channels, bits=images.bits, decoder=images.decoder or "auto", split="train"
+    )
     choices: dict[str, Choice] = {}
     if request.recipe() is None:
         # Asked twice: what the user set decides some of the choices, and overrules others.

@@ -19,6 +19,7 @@ from ibot_cli.train.start import Beginning, begin, read_start
 # What may differ when a run goes on: where and how fast it runs, what is written and how many unreadable files it
 # accepts, not what is computed.
 MAY_CHANGE = {
+    "data.decoder",
     "data.max_bad_ratio",
     "data.max_bad_files",
     "runtime.device",
@@ -45,7 +46,7 @@ def refuse_changes(stored: C, asked: C, run: RunDirectory) -> None:
         raise RunError(
             f"{run.path} cannot go on with other settings: {listed}.",
             "Leave them out, or start a new run. "
-            "Device, workers, logging, retention and the limits for bad files may change.",
+            "Decoder, device, workers, logging, retention and the limits for bad files may change.",
         )
 
 
