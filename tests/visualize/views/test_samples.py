@@ -84,7 +84,7 @@ def test_the_box_and_the_flip_give_the_view(folder: Path) -> None:
             )
             flips += view.flip
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else crop
-            np.testing.assert_array_equal(np.asarray(crop), levels)
+            assert np.abs(np.asarray(crop).astype(int) - levels).max() <= 1  # crops are resized with torch
             corners = (left, top), (left + width, top), (left + width, top + height), (left, top + height)
             assert view.corners == corners and view.share == width * height / (image.width * image.height)
             assert (view.jitter, view.gray, view.blur_radius, view.solarize) == (False, False, 0, False)
