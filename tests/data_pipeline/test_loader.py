@@ -125,12 +125,14 @@ def test_any_micro_batch_gives_the_same(folder, expected):
     assert_same(list(loader(folder, micro_batch_size=8).steps(0, 5)), expected)
 
 
-def test_processes_share_the_global_batch(folder, expected):
-    ranks = [list(loader(folder, rank=rank, world=2).steps(0, 5)) for rank in range(2)]
-    for first, second, whole in zip(*ranks, expected, strict=True):
-        assert first.position == slice(0, 4) and second.position == slice(4, 8)
-        for a, b, c in zip(values(first), values(second), values(whole), strict=True):
-            assert torch.equal(torch.cat([a, b], 1 if a.ndim > 1 else 0), c)
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_the_global_batch(folder, expected, world):
+    share = 8 // world
+    ranks = [list(loader(folder, rank=rank, world=world, micro_batch_size=share).steps(0, 5)) for rank in range(world)]
+    for *parts, whole in zip(*ranks, expected, strict=True):
+        assert [part.position for part in parts] == [slice(n, n + share) for n in range(0, 8, share)]
+        for *pieces, value in zip(*map(values, parts), values(whole), strict=True):
+            assert torch.equal(torch.cat(pieces, 1 if value.ndim > 1 else 0), value)
 
 
 def test_the_global_generators_stay_as_they_are(folder):
@@ -212,8 +214,13 @@ def test_without_masks(folder):
     assert data.micro[0].mask.shape == (2, 4, 16) and not data.micro[0].mask.any()
 
 
-def test_everything_lies_on_the_device(folder):
-    batch = next(loader(folder, device="meta").steps(0, 1)).micro[0]
+def test_everything_lies_on_the_device(folder, monkeypatch):
+    def finish(levels, changes, **settings):
+        assert levels.device.type == "meta" and changes.device.type == "cpu" and settings["dtype"] == torch.bfloat16
+        return torch.empty(len(levels), 3, *levels.shape[1:3], device=levels.device)
+
+    monkeypatch.setattr("ibot_cli.data.loader.finish_views", finish)  # torch takes a second to get ready for `meta`
+    batch = next(loader(folder, device="meta", dtype=torch.bfloat16).steps(0, 1)).micro[0]
     assert {value.device.type for value in vars(batch).values() if value is not None} == {"meta"}
 
 
