@@ -124,7 +124,7 @@ def _content(parts: Mapping[str, Source], journal: Journal, unreadable: Mapping[
     return {
         "version": VERSION,
         "data": data,
-        "classes": next(iter(parts.values())).classes,
+        "classes": next((source.classes for source in parts.values() if source.classes is not None), None),
         "splits": {split: [_entry(shard) for shard in journal.of(split)] for split in parts},
         "images": sum(shard.images for shard in shards),
         "bytes": sum(shard.bytes for shard in shards),

@@ -23,13 +23,18 @@ class Description:
         files: The tar files; those that a pack lists, where it does.
         parts: Places in `files` of each part of the data, the one for training first; empty without such parts.
         classes: Class names, which `.cls` members name or number, or None.
-        told_by: The file that names the classes, or None.
+        told_by: `pack.json` or `classes.txt`, or None without either.
     """
 
     files: ShardFiles
     parts: dict[str, list[int]] = field(default_factory=dict)
     classes: list[str] | None = None
     told_by: Path | None = None
+
+    @property
+    def is_pack(self) -> bool:
+        """Whether `ibot data pack` wrote them."""
+        return self.told_by is not None and self.told_by.name == PACK
 
 
 def describe(files: ShardFiles, whole_folder: bool) -> Description:

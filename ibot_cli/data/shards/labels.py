@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +33,9 @@ def labels_of(index: ShardIndex, chosen: np.ndarray, about: Description) -> Labe
     same in each part.
 
     A `.cls` member holds a number or a name. Numbers count the lines of `classes.txt` or the classes of `pack.json`
-    from 0, where there are such; otherwise the classes are the numbers or names that occur, in natural order. Labels
-    are left away where one of the chosen images has none, or where there are fewer than two classes.
+    from 0, where there are such; what `ibot data pack` wrote are always numbers, and where it wrote none
+    there were no labels. Without a list the classes are the numbers or names that occur, in natural order. Labels are
+    left away where one of the chosen images has none, or where there are fewer than two classes.
 
     Args:
         index: Of all tar files.
@@ -43,12 +43,13 @@ def labels_of(index: ShardIndex, chosen: np.ndarray, about: Description) -> Labe
         about: What lies beside the tar files.
 
     Raises:
-        DataError: A member names or numbers a class that the list of classes does not have.
+        DataError: A member names or numbers a class that the list of classes does not have, or classes are called by
+            numbers so that members can mean the one or the other.
     """
     codes = index.labels.astype(np.int64)
     by_folder = np.repeat([bool(shard.met.get("folders")) for shard in index.shards], np.diff(index.first))
     if by_folder.all():
-        return _by_folder(index, codes[chosen])
+        return Labels() if about.is_pack else _by_folder(index, codes[chosen])
     codes[by_folder] = -1
     used = np.unique(codes[codes >= 0])
     without = int((codes[chosen] < 0).sum())
@@ -72,13 +73,17 @@ def _numbered(words: list[str], about: Description) -> tuple[list[int], list[str
         classes = sorted(set(names), key=natural_key)
         place = {name: number for number, name in enumerate(classes)}
         return [place[name] for name in names], classes
-    known = {name: number for number, name in enumerate(about.classes)}
-    if numbers and not all(word in known for word in words):
-        known |= {word: int(word) for word in words if int(word) < len(about.classes)}
-    unknown = next((word for word in words if word not in known), None)
-    if unknown is not None:
-        raise _not_in_list(unknown, about.told_by or Path(), len(about.classes))
-    return [known[word] for word in words], list(about.classes)
+    count, place = len(about.classes), {name: number for number, name in enumerate(about.classes)}
+    counted = [int(word) for word in words if numbers and int(word) < count]
+    named = [place[word] for word in words if word in place]
+    if len(counted) == len(named) == len(words) and counted != named and not about.is_pack:
+        raise _ambiguous(words, about)
+    if len(counted) == len(words):
+        return counted, list(about.classes)
+    if len(named) == len(words):
+        return named, list(about.classes)
+    strange = [word for word in words if word not in place]
+    raise _not_in_list(next((word for word in strange if not numbers or int(word) >= count), strange[0]), about)
 
 
 def _by_folder(index: ShardIndex, codes: np.ndarray) -> Labels:
@@ -112,8 +117,16 @@ def _one_per_shard(index: ShardIndex) -> bool:
     return len(seen) > 1 and all(len(codes) == 1 for codes in seen) and len(set().union(*seen)) == len(seen)
 
 
-def _not_in_list(word: str, told_by: Path, count: int) -> DataError:
+def _not_in_list(word: str, about: Description) -> DataError:
     return DataError(
-        f"A .cls member says {word}, which is none of the {count:,} classes of {told_by}.",
+        f"A .cls member says {word}, which is none of the {len(about.classes or ()):,} classes of {about.told_by}.",
         hint="Members hold the name of a class, or its number counted from 0.",
+    )
+
+
+def _ambiguous(words: list[str], about: Description) -> DataError:
+    return DataError(
+        f"The .cls members ({', '.join(words[:3])}, ...) can be names of classes in {about.told_by} and numbers of its "
+        "lines.",
+        hint=f"Rename {about.told_by}: without it the classes are what the members say.",
     )

@@ -68,6 +68,16 @@ def test_both_parts_are_packed_and_opened_again_as_they_were(tmp_path: Path) -> 
         assert (after.classes, after.labels.tolist()) == (before.classes, before.labels.tolist())  # type: ignore[union-attr]
 
 
+def test_labels_keep_their_places_where_classes_are_called_by_numbers(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "data", 6, ("1", "2", "3"))
+    for file in (data / "1").iterdir():
+        file.write_bytes(b"damaged")
+    packed(data, tmp_path / "out", copy=True)
+    source = open_source(str(tmp_path / "out"), channels=3)
+    assert source.classes == ["1", "2", "3"] and source.labels.tolist() == [1, 1, 2, 2]  # type: ignore[union-attr]
+    assert open_source(str(tmp_path / "out" / "*.tar"), channels=3).labels.tolist() == [1, 1, 2, 2]  # type: ignore[union-attr]
+
+
 def test_packing_a_copy_of_a_pack_gives_the_same_pack(tmp_path: Path) -> None:
     packed(photographs(tmp_path / "data", 6), tmp_path / "a", copy=True, shard_bytes=12_000)
     packed(tmp_path / "a", tmp_path / "b", copy=True, shard_bytes=12_000)
@@ -83,6 +93,15 @@ def test_lists_and_images_without_labels(tmp_path: Path) -> None:
     write(tmp_path / "list.txt", b"x/a2.jpg\nx/a0.jpg\n")
     assert packed(tmp_path / "list.txt", tmp_path / "out").classes is None
     assert {key: sorted(sample) for key, sample in samples(tmp_path / "out").items()} == {"a2": ["jpg"], "a0": ["jpg"]}
+
+
+def test_folders_in_a_list_do_not_become_classes(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        write(tmp_path / name / "a.jpg", stored(photograph(30, 20), "JPEG"))
+    write(tmp_path / "list.txt", b"x/a.jpg\ny/a.jpg\n")
+    packed(tmp_path / "list.txt", tmp_path / "out")
+    assert list(samples(tmp_path / "out")) == ["x/a", "y/a"]
+    assert open_source(str(tmp_path / "out"), channels=3).labels is None
 
 
 def test_the_bytes_are_the_same_for_any_number_of_workers_and_at_any_time(tmp_path: Path) -> None:

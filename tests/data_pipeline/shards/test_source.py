@@ -73,6 +73,16 @@ def test_class_names_that_lie_beside(tmp_path: Path, described: str) -> None:
     assert f"says 3, which is none of the 3 classes of {tmp_path / described}" in error(tmp_path / "z-0.tar")
 
 
+def test_numbers_that_are_names_of_other_classes_too(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+    assert open_source(str(labelled(tmp_path / "x.tar", [0, 2])), channels=3).labels.tolist() == [0, 2]
+    assert open_source(str(labelled(tmp_path / "y.tar", [1, 3])), channels=3).labels.tolist() == [0, 2]
+    shard = labelled(tmp_path / "z.tar", [1, 2])
+    assert "can be names of classes in" in error(shard)
+    (tmp_path / "classes.txt").write_text("0\n1\n2\n")
+    assert open_source(str(shard), channels=3).labels.tolist() == [1, 2]
+
+
 def test_an_image_without_a_label_among_others_leaves_no_labels(tmp_path: Path) -> None:
     members = {"a.png": 0, "a.cls": "1", "b.png": 1, "c.png": 2, "c.cls": b"\xff", "d.png": 3, "d.cls": "2"}
     source = open_source(str(write_tar(tmp_path / "x.tar", members)), channels=3)
