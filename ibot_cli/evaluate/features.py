@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ibot_cli import distributed
 from ibot_cli.cache_folder import cache_limit
+from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.evaluate.batches import Batch, Transform, default_workers, read_batches
@@ -144,7 +145,7 @@ def feature_pass(
         entry = None
         if limit > 0 and distributed.rank() == 0:
             key = feature_key(loaded, source, transform, chosen, precision=precision, device=device)
-            entry = FeatureCache(key, layout, dtype)
+            entry = FeatureCache(key, layout, dtype, lambda row: _readable(source, int(chosen[row])))
         store = SharedStore(entry, layout, dtype, parts)
         stack.callback(store.close)
         if store.work:
@@ -233,6 +234,14 @@ def _evaluating(backbone: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         backbone.train(was_training)
+
+
+def _readable(source: Source, index: int) -> bool:
+    try:
+        source.levels(index)
+    except UnreadableImage:
+        return False
+    return True
 
 
 def _chosen(source: Source, index: NDArray[np.int64] | None) -> NDArray[np.int64]:

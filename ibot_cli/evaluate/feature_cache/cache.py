@@ -1,6 +1,7 @@
 """The cache of features on disk: `features/<digest of the key>/` below `ibot` in the user's cache directory.
 
 An entry is used only if its header repeats the whole key and its rows have the checksums that were written with them.
+Images that could not be read are tried again: what kept them from being read need not show in the key.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,17 @@ class FeatureCache:
         key: What the features depend on.
         layout: How rows are to be cut into blocks if the entry is new.
         dtype: Of the features.
+        readable: Whether the image of a row can be read; asked for those that could not.
 
     Attributes:
         notes: What happened that the user should know, as sentences.
     """
 
-    def __init__(self, key: FeatureKey, layout: Layout, dtype: torch.dtype) -> None:
+    def __init__(self, key: FeatureKey, layout: Layout, dtype: torch.dtype, readable: Callable[[int], bool]) -> None:
         self.notes: list[str] = []
         self.root = cache_folder("features")
         self.directory = self.root / key.digest
-        self._key, self._layout, self._dtype = key, layout, dtype
+        self._key, self._layout, self._dtype, self._readable = key, layout, dtype, readable
         self._lock: FolderLock | None = None
 
     @property
@@ -114,6 +116,7 @@ class FeatureCache:
             )
             if store is not None:
                 store.verify(parts)
+                self._retry(store, parts)
             return store
         store = self._read()
         if store is None:
@@ -159,7 +162,17 @@ class FeatureCache:
             note = f"Cached features of {self._key.name} were damaged ({what}); these were computed again."
             if note not in self.notes:
                 self.notes.append(note)
-        return bool(damaged)
+        return self._retry(store, parts) or bool(damaged)
+
+    def _retry(self, store: DiskStore, parts: Sequence[str]) -> bool:
+        """Whether images that could not be read now can be; their blocks are forgotten, and a note says so."""
+        mended = [row for row in store.bad(parts) if self._readable(row)]
+        store.forget(mended)
+        if mended:
+            images = "An image" if len(mended) == 1 else f"{len(mended):,} images"
+            note = f"{images} of {self._key.name} that could not be read before can be read now."
+            self.notes += [note] if note not in self.notes else []
+        return bool(mended)
 
     def _supersede(self) -> None:
         """Note which older entry was asked for in the same way, and remove it if its images are gone."""

@@ -85,6 +85,11 @@ class DiskStore:
                     damaged[part] += 1
         return dict(damaged)
 
+    def forget(self, rows: Iterable[int]) -> None:
+        """Forget the blocks of these rows."""
+        blocks = {row // self.layout.block_rows for row in rows}
+        self._written = {place: written for place, written in self._written.items() if place[0] not in blocks}
+
     def write(self, block: Block) -> None:
         """See `Store`.
 

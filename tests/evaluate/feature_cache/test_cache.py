@@ -98,11 +98,21 @@ def test_missing_parts_only_are_computed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(asked) == {("cls@2", "rawmean@1")}
 
 
-def test_unreadable_images_are_remembered() -> None:
+def test_unreadable_images_are_tried_again_without_computing_the_others() -> None:
     bad = (0, 4, 5, 6, 7, 30)
     first, again, source = run(loaded(), Pictures(bad=bad)), loaded(), Pictures(bad=bad)
-    assert same(first, run(again, source)) and source.reads == 0 == counted(again)
+    assert same(first, run(again, source)) and source.reads == len(bad) and counted(again) == 0
     assert len(first.bad) == len(bad)
+
+
+def test_images_that_can_be_read_again_are_used() -> None:
+    """Rights, a disk that failed for a moment, a package that was missing: the fingerprint is the same."""
+    run(loaded(), Pictures(bad=(0, 4, 5, 6, 7, 30)))
+    again, less = loaded(), Pictures(bad=(30,))
+    found = run(again, less)
+    assert same(found, run(loaded(), Pictures(bad=(30,)), cache=False)) and counted(again) == 2 * BLOCK
+    assert found.notes == ("5 images of pictures that could not be read before can be read now.",)
+    assert same(found, run(again, Pictures(bad=(30,)))) and counted(again) == 0
 
 
 class Stop(Exception):
