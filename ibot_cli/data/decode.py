@@ -119,8 +119,8 @@ class FilePicture:
         The pixels of a smaller image begin where those of the stored one do, so one that is turned afterwards must
         consist of whole blocks.
         """
-        whole = self._turn is None or not any(side % BLOCK for side in self.size)
-        return self.format in JPEGS and self._pixels.plain and whole
+        suitable = min(self.size) >= BLOCK and (self._turn is None or not any(side % BLOCK for side in self.size))
+        return self.format in JPEGS and self._pixels.plain and suitable
 
     def levels(self, shrink: int = 1) -> np.ndarray:
         """The pixels; see `ibot_cli.data.picture.Picture`."""
@@ -162,7 +162,7 @@ class FilePicture:
         with self._explained(), self._opened() as image:
             if shrink > 1 and self.shrinks:
                 # Pillow takes the power of 2 that leaves at least this; the sides become ceil(side / shrink)
-                image.draft(None, (max(image.width // shrink, 1), max(image.height // shrink, 1)))
+                image.draft(None, (image.width // shrink, image.height // shrink))
             _load(image)
             yield image
 
