@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def levels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The 8-bit levels behind normalised images `[B, C, H, W]`, as whole float32 numbers 0 to 255."""
+def levels(images: Tensor, mean: Sequence[float], std: Sequence[float], bits: int = 8) -> Tensor:
+    """The levels behind normalised images `[B, C, H, W]`, as float32 numbers 0 to 255; whole ones for 8 bits."""
     center = torch.tensor(mean, dtype=torch.float32, device=images.device).view(-1, 1, 1)
     spread = torch.tensor(std, dtype=torch.float32, device=images.device).view(-1, 1, 1)
-    return images.mul(spread).add_(center).mul_(255).round_()
+    found = images.mul(spread).add_(center).mul_(2**bits - 1).round_()
+    return found if bits == 8 else found.div_(257)
 
 
 def patch_brightness(found: Tensor, stride: int) -> Tensor:

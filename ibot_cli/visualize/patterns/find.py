@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -104,7 +105,7 @@ def preparation(loaded: LoadedBackbone) -> EvalTransform:
     """The evaluation transform of these weights."""
     found = eval_transform(*loaded.preparation)
     assert isinstance(found, EvalTransform)
-    return found
+    return replace(found, bits=loaded.bits)
 
 
 def patch_side(loaded: LoadedBackbone) -> int:
@@ -147,7 +148,7 @@ def _patterns(
         fingerprint=source.fingerprint,
         unreadable=found.unreadable,
         warnings=(*loaded.notes, *selection.warnings, *left_out(found.unreadable)),
-        notes=(*notes, *_dark_notes(options, collector)),
+        notes=(*notes, *_dark_notes(loaded, options, collector)),
     )
 
 
@@ -213,7 +214,9 @@ def _class_names(source: Source) -> tuple[str, ...] | None:
     return tuple(str(label) for label in range(int(source.labels.max()) + 1))
 
 
-def _dark_notes(options: PatternOptions, collector: Collector) -> list[str]:
+def _dark_notes(loaded: LoadedBackbone, options: PatternOptions, collector: Collector) -> list[str]:
+    if loaded.bits != 8:
+        return ["Nothing counts as dark: images of 16 bits have no common scale of brightness."]
     total, dark = collector.num_images * collector.num_patches, int(collector.dark.sum())
     if dark == 0:
         return []

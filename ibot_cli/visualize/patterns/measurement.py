@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,8 @@ def _add(
     options: PatternOptions,
 ) -> None:
     pixels = batch.images.to(torch.device(options.device), non_blocking=True)
-    dark = ~(_brightness(pixels, transform, stride, options) > options.min_brightness).cpu().numpy()
+    least = options.min_brightness if transform.bits == 8 else -math.inf  # 12 bits in 16 would all be dark
+    dark = ~(_brightness(pixels, transform, stride, options) > least).cpu().numpy()
     labels = None if source.labels is None else source.labels[images]
     for assigner, collector in zip(assigners, collectors, strict=True):
         assigned = assigner.assign(pixels)
@@ -110,5 +112,5 @@ def _add(
 
 def _brightness(pixels: Tensor, transform: EvalTransform, stride: int, options: PatternOptions) -> Tensor:
     """Of each patch, or of each image, float32 `[B, N]`."""
-    found = levels(pixels, transform.mean, transform.std)
+    found = levels(pixels, transform.mean, transform.std, transform.bits)
     return patch_brightness(found, stride) if options.kind == "patch" else image_brightness(found)

@@ -99,7 +99,7 @@ def fit_pixels(
 
 def raw_patches(images: Tensor, transform: EvalTransform, stride: int) -> Tensor:
     """Values 0 to 1 of the patches of normalised images, `[B, N, D]`; stride 0 gives one small image each."""
-    found = levels(images, transform.mean, transform.std).div_(255)
+    found = levels(images, transform.mean, transform.std, transform.bits).div_(255)
     if stride == 0:
         return functional.adaptive_avg_pool2d(found, IMAGE_SIDE).flatten(1).unsqueeze(1)
     return functional.unfold(found, stride, stride=stride).transpose(1, 2)
