@@ -19,13 +19,18 @@ _LIMIT = "IBOT_CACHE_GIB"
 def cache_folder(*parts: str) -> Path:
     """`$XDG_CACHE_HOME/ibot`, or `~/.cache/ibot`, or a folder in it; it is not made.
 
-    Whoever fills it works without when it cannot be written, and when `cache_limit` is 0.
+    Whoever fills it works without when it cannot be written, and when `cache_limit` is 0. Users without a home, as in
+    some containers, have none unless `$XDG_CACHE_HOME` says where.
 
     Args:
         parts: Names of folders below, one per level.
     """
     stated = os.environ.get("XDG_CACHE_HOME")
-    return Path(stated or Path("~/.cache").expanduser(), "ibot", *parts)
+    try:
+        root = Path(stated) if stated else Path.home() / ".cache"
+    except RuntimeError:
+        root = Path(os.devnull)  # in which nothing can be written
+    return root.joinpath("ibot", *parts)
 
 
 def cache_limit() -> int:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from ibot_cli.cache_folder import cache_folder, cache_limit, remove_old, used
+from ibot_cli.data.sources import open_source
 from ibot_cli.errors import UsageError
+from tests.data_pipeline.images import write_image
 
 
 @pytest.mark.parametrize(("text", "size"), [("", 20 * 2**30), ("0", 0), (" 2.5 ", 5 * 2**29)])
@@ -19,6 +21,18 @@ def test_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder("a", "b") == tmp_path / "default-cache" / "ibot" / "a" / "b"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "ibot"
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(OSError, match="ot a directory"):
+        cache_folder("folders").mkdir(parents=True)
+    write_image(tmp_path / "1.png")
+    assert len(open_source(str(tmp_path), channels=3)) == 1
 
 
 @pytest.mark.parametrize("text", ["-1", "much", "nan", "inf"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource, Split, no_test_split
 from ibot_cli.data.folders import CHOSEN, TESTS, TRAIN
-from ibot_cli.data.lists import check_some_exist
+from ibot_cli.data.lists import check_some_exist, repeated
 from ibot_cli.data.name_table import NameTable
 from ibot_cli.data.scan import EXTENSIONS, natural_order
 from ibot_cli.errors import DataError
@@ -76,7 +76,7 @@ def open_csv(path: Path, data: str, *, pixels: PixelFormat, split: Split) -> Fil
     table = read_table(path, data)
     chosen = _chosen(table, split, data)
     names, lines, labels = table.names, table.lines, table.labels
-    notes = [f"Columns not used: {', '.join(table.unused)}."] if table.unused else []
+    notes = repeated(names) + ([f"Columns not used: {', '.join(table.unused)}."] if table.unused else [])
     if chosen != table.parts:
         assert table.splits is not None  # or there are no parts
         wanted = np.isin(table.splits, [table.parts.index(part) for part in chosen])
@@ -106,6 +106,17 @@ def csv_parts(path: Path, data: str) -> list[str]:
     """
     parts = read_table(path, data).parts
     return parts if parts[:1] == [TRAIN] else []
+
+
+def csv_part_of_each(path: Path, data: str) -> list[str]:
+    """For each image the value of its column `split`, which must be there.
+
+    Raises:
+        DataError: As `open_csv`.
+    """
+    table = read_table(path, data)
+    assert table.splits is not None
+    return [table.parts[place] for place in table.splits]
 
 
 def read_table(path: Path, data: str) -> Table:
@@ -199,7 +210,8 @@ class _Cells:
         if self._split is not None:
             split = row[self._split].lower()
             if split not in (TRAIN, *TESTS):
-                self._refuse(line, f"the split `{row[self._split]}`", f"Splits are {', '.join((TRAIN, *TESTS))}.")
+                what = f"the split `{row[self._split]}`" if split else "no split"
+                self._refuse(line, what, f"Splits are {', '.join((TRAIN, *TESTS))}.")
             self._splits.append(split)
 
     def table(self) -> Table:
@@ -215,7 +227,11 @@ class _Cells:
             classes=classes,
             splits=np.array([number[split] for split in self._splits], dtype=np.int64) if parts else None,
             parts=parts,
-            unused=[n for place, n in enumerate(self._columns) if place not in (self._path, self._label, self._split)],
+            unused=[
+                name
+                for place, name in enumerate(self._columns)
+                if name and place not in (self._path, self._label, self._split)
+            ],
         )
 
     def _numbered(self) -> tuple[NDArray[np.int64] | None, list[str] | None]:

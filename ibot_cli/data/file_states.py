@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.shards.member import tar_of
 from ibot_cli.data.shared_buffer import SharedBuffer
 
 MISSING = -1
@@ -60,9 +61,12 @@ class FileStates:
 
 
 def file_state(path: str) -> tuple[int, int]:
-    """Size and modification time of one file; both `MISSING` where it is not there."""
+    """Size and modification time of one file, of the tar file for one in it; both `MISSING` where it is not there."""
     try:
         status = os.stat(path)  # noqa: PTH116  # Path objects take ten times as long
+    except NotADirectoryError:
+        tar = tar_of(path)
+        return (MISSING, MISSING) if tar is None else file_state(tar)
     except (OSError, ValueError):
         return MISSING, MISSING
     return status.st_size, status.st_mtime_ns

@@ -20,6 +20,7 @@ from ibot_cli.errors import DataError
 Split = Literal["all", "train", "test"]
 MANY = 100_000
 SOME = 1000
+CHANGED = "it changed since the images were listed; start again to use it as it is now"
 
 
 class FileSource(EncodedSource):
@@ -101,8 +102,9 @@ class FileSource(EncodedSource):
     def known_fingerprint(self) -> str:
         """The fingerprint as somebody found it before, if the folders did not change since; else `fingerprint`.
 
-        Of many files it asks for some only: a million of them take long on a slow disk. What makes it safe for those
-        who read the images that they use: a file that changed is unreadable from then on, and the next start finds it.
+        Of more than `MANY` files it asks for a thousand only: a million of them take long on a slow disk. So where few
+        files changed in place, it may be the fingerprint of the files as they were. What makes that safe for those who
+        read the images that they use: a file that changed is unreadable from then on, and the next start asks for all.
         """
         known = None if self._index is None else self._index.states
         if known is None or "fingerprint" in self.__dict__ or not self._as_known(known[0]):
@@ -123,7 +125,7 @@ class FileSource(EncodedSource):
             return
         if self._index is not None:
             self._index.forget()
-        raise UnreadableImage(self.place(index), "it changed since the run began; start again to use it as it is now")
+        raise UnreadableImage(self.place(index), CHANGED)
 
     def _file(self, index: int) -> Path:
         return self._root / self._names[index]

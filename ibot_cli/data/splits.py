@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ibot_cli.data.csv_list import csv_part_of_each
 from ibot_cli.data.folders import CHOSEN
 from ibot_cli.data.huggingface.address import PREFIX
 from ibot_cli.data.places import BUILTIN, own_parts
@@ -61,11 +62,14 @@ def parts_of_images(data: str, source: Source) -> list[str] | None:
         return None
     if isinstance(source, ShardSource):
         return source.parts
-    if data.startswith((BUILTIN, PREFIX)) or not Path(data).expanduser().is_dir():
+    path = Path(data).expanduser()
+    if data.startswith((BUILTIN, PREFIX)):
         train = open_source(data, channels=1, split="train")
         known = {train.path(place) for place in range(len(train))}
         return [parts[0] if source.path(place) in known else parts[1] for place in range(len(source))]
-    depth = len(Path(data).expanduser().resolve().parts)
+    if not path.is_dir():  # a CSV file: of the others none has parts
+        return csv_part_of_each(path, data)
+    depth = len(path.resolve().parts)
     return [Path(source.path(place)).parts[depth] for place in range(len(source))]
 
 

@@ -8,7 +8,7 @@ from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.files import NoTestPart
 from ibot_cli.data.places import own_parts
 from ibot_cli.data.sources import Source, Split, open_source
-from ibot_cli.data.splits import open_splits
+from ibot_cli.data.splits import open_splits, parts_of_images
 from ibot_cli.errors import DataError
 from tests.data_pipeline.images import write_images
 
@@ -78,9 +78,27 @@ def test_without_labels(images: Path, text: str) -> None:
     assert len(source) == 1 and source.labels is None and source.classes is None
 
 
-def test_other_columns_are_told(images: Path) -> None:
-    source = opened(table(images, "id,path,Width\n7,im/0.png,20\n8,im/1.png,20\n"))
-    assert source.notes == ["Columns not used: id, width."] and len(source) == 2
+@pytest.mark.parametrize(("columns", "notes"), [("id,path,Width", ["Columns not used: id, width."]), (",path,", [])])
+def test_other_columns_are_told(images: Path, columns: str, notes: list[str]) -> None:
+    source = opened(table(images, f"{columns}\n7,im/0.png,20\n8,im/1.png,20\n"))
+    assert source.notes == notes and len(source) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("im/0.png\nim/1.png\nim/0.png\n", "1 line names a file that an earlier line names too; it counts each time."),
+        ("im/0.png\n" * 3, "2 lines name a file that an earlier line names too; it counts each time."),
+    ],
+)
+def test_paths_that_come_again_are_told(images: Path, text: str, note: str) -> None:
+    for data in (table(images, f"path\n{text}"), table(images, text, "list.txt")):
+        assert opened(data).notes == [note] and len(opened(data)) == 3
+
+
+def test_the_part_of_each_image_where_both_have_one(images: Path) -> None:
+    data = table(images, "path,split\nim/0.png,val\nim/1.png,train\nim/0.png,train\nim/2.png,test\n")
+    assert parts_of_images(data, opened(data, "all")) == ["val", "train", "train", "test"]
 
 
 def test_paths_are_relative_to_the_table_or_absolute(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +173,7 @@ def test_all_of_it_may_be_one_part(images: Path) -> None:
         ("path,label\nim/0.png,a\n,b\n", ", line 3, has no path."),
         ("path,label\nim/0.png,a\n\nim/1.png,\n", ", line 4, has no label."),
         ("path,split\nim/0.png,train\nim/1.png,dev\n", ", line 3, has the split `dev`."),
+        ("path,split\nim/0.png,train\nim/1.png,\n", ", line 3, has no split."),
         ('path,label\n"im/0.png"x,a\n', ", line 2: ',' expected after '\"'."),
         ('path,label\n"im/0.png,a\n', ", line 2: unexpected end of data."),
         ("path,label\nno/0.png,a\nno/1.png,b\n", "None of the 2 files listed in "),

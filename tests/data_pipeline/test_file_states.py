@@ -5,8 +5,18 @@ from pathlib import Path
 import pytest
 
 from ibot_cli.data import file_states
-from ibot_cli.data.file_states import MISSING, FileStates, data_fingerprint, stat_files, states_fingerprint
+from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.file_states import (
+    MISSING,
+    FileStates,
+    data_fingerprint,
+    file_state,
+    stat_files,
+    states_fingerprint,
+)
 from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.sources import open_source
+from tests.data_pipeline.shards.tars import write_tar
 
 
 @pytest.fixture
@@ -67,3 +77,18 @@ def test_the_fingerprint_is_that_of_the_sorted_entries(folder: Path, monkeypatch
     expected = hashlib.sha256("".join(entries).encode(errors="surrogateescape")).hexdigest()
     assert states_fingerprint(folder, names, stat_files(folder, names)) == expected
     assert data_fingerprint(["b", "a"], [1, 2], [3, 4]) == hashlib.sha256(b"a\x002\x004\nb\x001\x003\n").hexdigest()
+
+
+def test_a_file_in_a_tar_file_changes_with_it(tmp_path: Path) -> None:
+    """Or features of a list with such paths would be those of an older tar file."""
+    place = str(write_tar(tmp_path / "s.tar", {"a/1.png": 1}) / "a/1.png")
+    os.utime(tmp_path / "s.tar", ns=(0, 10**18))
+    assert file_state(place) == ((tmp_path / "s.tar").stat().st_size, 10**18)
+    assert file_state(f"{tmp_path}/no.tar/1.png") == (MISSING, MISSING)
+    (tmp_path / "list.txt").write_text("s.tar/a/1.png\n")
+    before = open_source(str(tmp_path / "list.txt"), channels=3)
+    assert before.levels(0).shape == (16, 20, 3) and before.fingerprint
+    write_tar(tmp_path / "s.tar", {"a/1.png": 2})
+    with pytest.raises(UnreadableImage, match="changed since"):
+        before.levels(0)
+    assert open_source(str(tmp_path / "list.txt"), channels=3).fingerprint != before.fingerprint

@@ -11,6 +11,7 @@ import pytest
 from ibot_cli.cache_folder import cache_folder
 from ibot_cli.data import index as module
 from ibot_cli.data.decode import PixelFormat, UnreadableImage
+from ibot_cli.data.files import CHANGED
 from ibot_cli.data.folders import open_folder
 from ibot_cli.data.index import open_index
 from ibot_cli.data.sources import FileSource, Subset, known_fingerprint, open_source
@@ -262,7 +263,7 @@ def stale(source: FileSource, index: int) -> bool:
     try:
         source.read(index)
     except UnreadableImage as error:
-        assert "changed since the run began" in error.reason
+        assert error.reason == CHANGED
         return True
     return False
 

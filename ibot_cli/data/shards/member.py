@@ -15,6 +15,12 @@ def is_member(place: str | Path) -> bool:
     return _parts(str(place)) is not None
 
 
+def tar_of(place: str) -> str | None:
+    """The tar file that a path leads into, or None."""
+    parts = _parts(place)
+    return None if parts is None else parts[0]
+
+
 def member_content(place: str | Path) -> bytes:
     """The bytes of a file in a tar file.
 
