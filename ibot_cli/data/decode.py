@@ -28,7 +28,7 @@ from ibot_cli.data.jpeg import decode_jpeg
 from ibot_cli.data.picture import Picture, PixelFormat, UnreadableImage
 from ibot_cli.data.shards.member import member_content
 from ibot_cli.data.tiff import TiffImage, is_tiff, upright
-from ibot_cli.data.tiff_picture import TiffPicture
+from ibot_cli.data.tiff_picture import TiffPicture, hidden_bands, place_in_stack
 
 __all__ = ["MODES", "FilePicture", "PixelFormat", "UnreadableImage", "open_bytes", "read_content", "to_mode"]
 
@@ -105,8 +105,10 @@ class FilePicture:
         self._pixels = pixels
         with self._explained():
             header = Image.open(io.BytesIO(content))
+            if bands := hidden_bands(header):
+                raise WrongChannelsError(bands, pixels.channels)
+            self.stored_mode = header.mode + place_in_stack(content)
             self._turn = _turn(header, content)
-        self.stored_mode = header.mode
         self.format = header.format or ""
         width, height = header.size
         self.size = (height, width) if self._turn in SIDEWAYS else (width, height)
@@ -261,7 +263,7 @@ def _reason(content: bytes, error: Exception) -> str:
     if isinstance(error, WrongChannelsError | ModuleNotFoundError):
         return str(error)
     if isinstance(error, UnidentifiedImageError) and (bands := _bands_of_tiff(content)):
-        return f"it has {bands} channels; --set data.channels={bands} reads them"
+        return f"it has {bands} channels (--set data.channels={bands} reads them)"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or in a format that Pillow does not know"
     if isinstance(error, Image.DecompressionBombError):

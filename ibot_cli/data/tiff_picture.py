@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +12,32 @@ from PIL import Image
 
 from ibot_cli.data.bands import INSTALL, displayable, to_channels, to_levels
 from ibot_cli.data.picture import PixelFormat, UnreadableImage
-from ibot_cli.data.tiff import TiffImage
+from ibot_cli.data.tiff import ALPHA_SAMPLES, TiffImage, is_tiff
+
+SAMPLES, EXTRA_SAMPLES = 277, 338  # tags
+
+
+def hidden_bands(image: Image.Image) -> int | None:
+    """How many bands a TIFF file has of which Pillow shows one or three; None where it shows all.
+
+    A fourth band beside colours, and one beside grey that the file calls transparency, are no such bands: they are
+    dropped as in any other format.
+
+    Args:
+        image: Opened by Pillow; of any format.
+    """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    samples, shown = tags.get(SAMPLES, 1), len(image.getbands())
+    transparent = shown == 3 or tuple(tags.get(EXTRA_SAMPLES, ()))[:1] in ((kind,) for kind in ALPHA_SAMPLES)
+    return samples if samples > shown + transparent else None
+
+
+def place_in_stack(content: bytes) -> str:
+    """`, page 1 of 5` for the image that Pillow shows of a TIFF file with several, else nothing."""
+    pages = 1
+    with contextlib.suppress(Exception):  # damage behind the first page is none of that page
+        pages = getattr(Image.open(io.BytesIO(content)), "n_frames", 1) if is_tiff(content) else 1
+    return f", page 1 of {pages}" if pages > 1 else ""
 
 
 class TiffPicture:

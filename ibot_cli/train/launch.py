@@ -121,7 +121,7 @@ def prepare(request: Request, *, want_memory: bool = False) -> Prepared:
         want_memory=want_memory,
     )
     _use_threads(plan.config)
-    plan.warnings[:0] = [*_about_weights(request, recipe.beginning), *_about_depth(plan)]
+    plan.warnings[:0] = [*_about_weights(request, recipe.beginning), *_about_files(plan)]
     return _prepared(request, recipe.data, recipe.source, plan, out, None, recipe.beginning)
 
 
@@ -134,8 +134,18 @@ def _about_weights(request: Request, beginning: Beginning | None) -> list[str]:
     return []
 
 
+def _about_files(plan: Plan) -> list[str]:
+    """Files of which something is left out: pages, or levels of 16 bits."""
+    total = plan.data.num_checked
+    stacks = sum(count for mode, count in plan.data.modes.items() if ", page 1 of " in mode)
+    pages = [
+        f"{stacks:,} of {total:,} images are the first of several pages; with data.channels set to their number, pages "
+        "are channels."
+    ]
+    return (pages if stacks else []) + _about_depth(plan)
+
+
 def _about_depth(plan: Plan) -> list[str]:
-    """Files that are deeper than what is kept of them."""
     deep = sum(count for mode, count in plan.data.modes.items() if mode.startswith(("I;16", "uint16")))
     if plan.config.data.bits == 16 or not deep:
         return []

@@ -101,7 +101,7 @@ def test_no_band_is_dropped_or_invented(found, wanted, bits):
     content = written(noise(found, np.uint16 if bits == 16 else np.uint8), layout="planes" if found > 1 else "pages")
     told = reason(content, wanted, bits)
     if wanted == 3 and bits == 8:  # Pillow has no mode for so many
-        assert told == "it has 6 channels; --set data.channels=6 reads them"
+        assert told == "it has 6 channels (--set data.channels=6 reads them)"
     else:
         number = f"{found} channel{'' if found == 1 else 's'}"
         assert told == f"it has {number}, the network sees {wanted} (data.channels)"
@@ -186,6 +186,21 @@ def test_damage_is_told_in_words():
     assert reason(b"II*\0" + bytes(20), 5).startswith("damaged (")
     assert reason(b"", 5) == "the file is empty"
     assert reason(b"<!doctype html>", 5) == "it is a web page (HTML), not an image"
+
+
+@pytest.mark.parametrize("bands", [2, 5])
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}])
+def test_pillow_shows_no_single_plane_of_several(bands, options):
+    content = written(noise(bands), layout="planes", **options)
+    for wanted in (1, 3):
+        assert reason(content, wanted).startswith(f"it has {bands} channels")
+
+
+def test_the_first_page_counts_for_grey_and_colour_and_is_told():
+    content = written(noise(5), layout="pages")
+    picture = open_bytes(content, "x.tif", PixelFormat(channels=1))
+    np.testing.assert_array_equal(picture.levels()[..., 0], noise(5)[..., 0])
+    assert picture.stored_mode == "L, page 1 of 5"
 
 
 def test_without_tifffile_the_package_is_named(monkeypatch):
