@@ -30,6 +30,7 @@ from ibot_cli.train.interrupt import EXIT_CODES, StopRequest
 from ibot_cli.train.journal import Journal
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.monitor import OnlineKnn, epoch_record
+from ibot_cli.train.opening import check_same_images
 from ibot_cli.train.pace import Pace, require_finite
 from ibot_cli.train.plan import Plan, known, loader_of, wait_watch
 from ibot_cli.train.reporter import Reporter
@@ -87,6 +88,7 @@ class Loop:
             self.beginning.fill(self.objective)
         self.objective.to(plan.device)
         self.optimizer = optimizer_of(self.objective, config)
+        check_same_images(self.source)
         self.fingerprint = known_fingerprint(self.source)  # before anything is read; on every rank
         self.loader = loader_of(plan, self.source)
         self.store = (

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from ibot_cli import distributed
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.probe import DataSummary
+from ibot_cli.data.sources import Source
 from ibot_cli.errors import DataError, RunError
 from ibot_cli.lock import FolderLock
 from ibot_cli.runs.directory import RunDirectory, check_can_create
+
+_COMPARED = 1000
 
 
 def check_place(out: Path) -> None:
@@ -59,6 +63,28 @@ def open_run(
         raise
     distributed.agree(None)
     return run, lock
+
+
+def check_same_images(source: Source) -> None:
+    """All processes must have listed the same images, or each would train on a share of another order.
+
+    They may lie elsewhere on another machine, and their times may differ there; what is compared are their number, the
+    names of some and the labels.
+
+    Raises:
+        DataError: They have not.
+    """
+    digest = hashlib.sha256(b"" if source.labels is None else source.labels.tobytes())
+    for index in range(0, len(source), max(1, len(source) // _COMPARED)):
+        digest.update(f"{Path(source.path(index)).name}\0".encode())
+    seen = distributed.merged({f"{len(source):,} {digest.hexdigest()}": ""})
+    if len(seen) > 1:
+        numbers = sorted({entry.partition(" ")[0] for entry in seen})
+        how = f"there are {' and '.join(numbers)}" if len(numbers) > 1 else "names or classes differ"
+        raise DataError(
+            f"The processes do not see the same images in {source.name}: {how}.",
+            "Make the folders equal on all machines, and start when nothing is being copied into them.",
+        )
 
 
 def bad_file_outlook(data: DataSummary, limits: BadLimits) -> tuple[DataError | None, str | None]:
