@@ -72,7 +72,7 @@ def _blocks(grid: int, target: float, uniform: Iterator[float]) -> np.ndarray:
             top = int(next(uniform) * (grid - height + 1))
             left = int(next(uniform) * (grid - width + 1))
             block = mask[top : top + height, left : left + width]
-            new = height * width - int(block.sum())
+            new = height * width - int(np.count_nonzero(block))
             if 0 < new <= target - count:
                 block[...] = True
                 added = new

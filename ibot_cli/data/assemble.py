@@ -94,7 +94,7 @@ class Assembler:
         used = np.empty(len(keys), dtype=np.int64)
         changes: list[list[Changes]] = []
         levels: tuple[Tensor, Tensor] | None = None
-        views: list[Tensor] = []
+        views: list[np.ndarray] = []
         for row, (sample, visit) in enumerate(keys):
             (crops, changed), used[row] = use_or_replace(
                 self.source,
@@ -108,9 +108,9 @@ class Assembler:
             )
             if levels is None:
                 levels = self._room(len(keys), crops[0].dtype)
-                views = [*levels[0], *levels[1]]
+                views = [view.numpy() for view in (*levels[0], *levels[1])]  # less overhead for tiny views
             for view, crop in zip(views, crops, strict=True):
-                view[row] = crop
+                view[row] = crop.numpy()
             changes.append(changed)
         assert levels is not None, "a micro-batch has images"
         mask = self._masks(keys)
