@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ibot_cli.errors import DataError
@@ -23,6 +24,22 @@ def forms(builtins: Sequence[str]) -> str:
     """All that DATA can be, as a sentence."""
     *most, last = (*FORMS, *(f"builtin:{name}" for name in builtins))
     return f"DATA is {', '.join(most)} or {last}."
+
+
+@contextmanager
+def permitted(data: str) -> Iterator[None]:
+    """Inside, a place that may not be looked at is an error of the DATA.
+
+    Raises:
+        DataError: It may not.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"{data} cannot be opened: no permission for {error.filename or data}.",
+            hint="Check the permissions of it and of the folders above it.",
+        ) from error
 
 
 def unknown_builtin(name: str, builtins: Sequence[str]) -> DataError:

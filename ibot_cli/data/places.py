@@ -8,6 +8,7 @@ from ibot_cli.data.csv_list import csv_parts, is_csv
 from ibot_cli.data.folders import split_folders
 from ibot_cli.data.huggingface.address import PREFIX, parse_address
 from ibot_cli.data.huggingface.source import split_names
+from ibot_cli.data.missing import permitted
 from ibot_cli.data.shards.member import is_member
 from ibot_cli.data.shards.names import PATTERN, anywhere_pattern, find_shards
 from ibot_cli.data.shards.source import shard_parts
@@ -30,14 +31,16 @@ def own_parts(data: str) -> list[str]:
     """
     if data.startswith(BUILTIN):
         return ["train", "test"]
-    if data.startswith(PREFIX):
-        parts = split_names(data)
-    elif find_shards(data) is not None:
-        parts = shard_parts(data)
-    else:
-        path = Path(data).expanduser()
-        parts = split_folders(path) if path.is_dir() else csv_parts(path, data) if _is_table(path) else []
+    with permitted(data):
+        parts = split_names(data) if data.startswith(PREFIX) else _parts(data)
     return parts if len(parts) > 1 else []
+
+
+def _parts(data: str) -> list[str]:
+    if find_shards(data) is not None:
+        return shard_parts(data)
+    path = Path(data).expanduser()
+    return split_folders(path) if path.is_dir() else csv_parts(path, data) if _is_table(path) else []
 
 
 def anywhere(data: str) -> str:

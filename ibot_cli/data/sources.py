@@ -20,7 +20,7 @@ from ibot_cli.data.folders import open_folder
 from ibot_cli.data.huggingface.source import open_huggingface
 from ibot_cli.data.jpeg import require_decoder
 from ibot_cli.data.lists import open_list
-from ibot_cli.data.missing import not_there, unknown_builtin
+from ibot_cli.data.missing import not_there, permitted, unknown_builtin
 from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.picture import Encoded, Picture
 from ibot_cli.data.scan import EXTENSIONS
@@ -146,15 +146,15 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
 
     Args:
         data: A folder, a text file of paths, a CSV file, tar shards, `hf:...`, `builtin:digits` or `builtin:photos`.
-        channels: 1 or 3; images are converted.
+        channels: Of the images; they are converted to 1 or 3, and of other numbers they must have exactly so many.
         bits: Of a level; see `PixelFormat`.
         decoder: What decodes image files; see `PixelFormat`.
         split: Which part, where the data say so themselves: an embedded set, a folder with `train/` and `val/` or
             `test/`, tar shards with such names, a CSV file with a column `split`. Data without a split are all `train`.
 
     Raises:
-        DataError: Nothing there, no image in it, not a list, an unknown builtin, no test part, or the decoder is not
-            installed.
+        DataError: Nothing there, no image in it, not a list, an unknown builtin, no test part, no permission, or
+            the decoder is not installed.
     """
     require_decoder(decoder)
     pixels = PixelFormat(channels=channels, bits=bits, decoder=decoder)
@@ -162,6 +162,11 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
         return _open_builtin(data.removeprefix("builtin:"), channels, split)
     if data.startswith("hf:"):
         return open_huggingface(data, pixels=pixels, split=split)
+    with permitted(data):
+        return _open_place(data, pixels, split)
+
+
+def _open_place(data: str, pixels: PixelFormat, split: Split) -> Source:
     path = Path(data).expanduser()
     if path.is_dir():
         _refuse_run(data, path)

@@ -265,9 +265,9 @@ def test_grey_images(tmp_path):
 
 
 def test_closing_ends_the_workers(folder):
-    steps = loader(folder, workers=2).steps(0, 100)
+    steps = loader(folder, workers=1).steps(0, 100)
     next(steps)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(multiprocessing.active_children()) == 1
     steps.close()
     gc.collect()
     assert not multiprocessing.active_children()

@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from ibot_cli.data.decode import UnreadableImage
 from ibot_cli.data.missing import forms
+from ibot_cli.data.places import own_parts
 from ibot_cli.data.sources import Subset, data_fingerprint, open_source
 from ibot_cli.data.splits import holdout, open_splits
 from ibot_cli.errors import DataError
@@ -189,7 +190,7 @@ def test_fingerprint_does_not_depend_on_the_order():
 def test_digits_are_those_of_scikit_learn(channels):
     digits = load_digits()
     train, test = train_test_split(np.arange(1797), test_size=360, stratify=digits.target, random_state=0)
-    for split, index in [("train", train), ("test", test), ("all", np.arange(1797))]:
+    for split, index in [("test", test), ("train", train), ("all", np.arange(1797))][: 3 if channels == 1 else 1]:
         source = open_source("builtin:digits", channels=channels, split=split)
         assert len(source) == len(index)
         np.testing.assert_array_equal(source.labels, digits.target[index])
@@ -250,3 +251,17 @@ def test_a_run_is_no_folder_of_images(tmp_path):
     assert len(open_source(str(tmp_path), channels=3)) == 1
     (tmp_path / "config.yaml").write_text("data: {}")
     assert error(tmp_path) == f"{tmp_path} is a run, not a folder of images."
+
+
+@pytest.mark.parametrize(
+    ("module", "ask"), [("sources", lambda data: open_source(data, channels=3)), ("places", own_parts)]
+)
+def test_a_place_that_may_not_be_looked_at(tmp_path, monkeypatch, module, ask):
+    def refused(data):
+        raise PermissionError(13, "Permission denied", f"{data}/pack.json")
+
+    monkeypatch.setattr(f"ibot_cli.data.{module}.find_shards", refused)
+    with pytest.raises(DataError) as caught:
+        ask(str(tmp_path))
+    assert caught.value.message == f"{tmp_path} cannot be opened: no permission for {tmp_path}/pack.json."
+    assert caught.value.hint == "Check the permissions of it and of the folders above it."

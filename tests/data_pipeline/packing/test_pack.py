@@ -393,6 +393,7 @@ def test_decode_times_are_told_where_images_were_encoded_anew(tmp_path: Path) ->
     assert packed(data, tmp_path / "b", copy=True).decode_ms is None
 
 
+@pytest.mark.slow
 def test_embedded_images_come_back_as_they_were(tmp_path: Path) -> None:
     packed("builtin:digits", tmp_path / "out")
     before = open_source("builtin:digits", channels=1, split="test")
