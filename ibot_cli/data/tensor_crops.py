@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +59,8 @@ def cut_levels(levels: np.ndarray, cuts: Sequence[Cut], shrink: int = 1) -> list
         mode = MODES[channels]
         image = Image.frombuffer(mode, (width, height), levels, "raw", mode, 0, 1)  # unlike fromarray without a copy
         if shrink > 1:
-            return _together([_cut_between(image, cut, shrink) for cut in cuts])
-        return _together([crop_resized(image, cut.box, cut.size, cut.degrees) for cut in cuts])
+            return _together([_cut_between(image, cut, shrink) for cut in cuts], channels)
+        return _together([crop_resized(image, *cut) for cut in cuts], channels)
     whole = as_tensor(levels)
     return [_resized(_turned(levels, cut) if cut.degrees else _part(whole, cut.box), cut.size) for cut in cuts]
 
@@ -75,13 +74,14 @@ def as_tensor(levels: np.ndarray) -> Tensor:
         return torch.from_numpy(levels)
 
 
-def _together(images: Sequence[Image.Image]) -> list[Tensor]:
-    """`[H, W, C]` of each image; images of one size share their memory, for tiny ones cost as much as a call does."""
-    found: list[Tensor] = []
-    for (width, height), group in groupby(images, key=lambda image: image.size):
-        content = bytearray().join([image.tobytes() for image in group])
-        levels = torch.frombuffer(content, dtype=torch.uint8)
-        found += levels.view(-1, height, width, len(images[0].getbands())).unbind()
+def _together(images: Sequence[Image.Image], channels: int) -> list[Tensor]:
+    """`[H, W, C]` of each image, in one piece of memory: for tiny images a call costs more than their pixels."""
+    content = np.frombuffer(bytearray().join([image.tobytes() for image in images]), dtype=np.uint8)
+    found, start = [], 0
+    for width, height in [image.size for image in images]:
+        stop = start + width * height * channels
+        found.append(torch.from_numpy(content[start:stop].reshape(height, width, channels)))
+        start = stop
     return found
 
 
