@@ -43,6 +43,7 @@ T = TypeVar("T")
 SIZE = (500, 375)
 QUALITY = 92
 CLASSES = 1000
+SETTLED = 3  # seconds: a folder that was written to within the last two is not kept in the cache
 VIEWS = ViewsConfig()
 RECIPE = ViewRecipe.from_config(VIEWS, DataConfig())
 MASKS = MaskSampler(
@@ -185,6 +186,7 @@ def index_memory(folder: Path, paths: list[Path], count: int) -> dict[str, Any]:
     found = {}
     for name, images in (("small", 1280), ("large", count)):
         link_images(folder / name, paths, images)
+        time.sleep(SETTLED)
         for time_of in ("first", "second"):
             command = [sys.executable, __file__, "--memory", str(folder / name)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
