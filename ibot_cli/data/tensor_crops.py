@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,18 +26,20 @@ Box = tuple[int, int, int, int]
 SMALL_GRAY = 64 * 64
 
 
-class Cut(NamedTuple):
-    """One crop.
+class Cut(Protocol):
+    """One crop."""
 
-    Attributes:
-        box: Left, top, width, height in whole pixels of the whole image.
-        size: Side of the result.
-        degrees: The image is first turned counter-clockwise about its centre by this; what comes from outside is 0.
-    """
+    @property
+    def box(self) -> Box:
+        """Left, top, width, height in whole pixels of the whole image."""
 
-    box: Box
-    size: int
-    degrees: float = 0.0
+    @property
+    def size(self) -> int:
+        """Side of the result."""
+
+    @property
+    def degrees(self) -> float:
+        """The image is first turned counter-clockwise about its centre by this; what comes from outside is 0."""
 
 
 def cut_levels(levels: np.ndarray, cuts: Sequence[Cut], shrink: int = 1) -> list[Tensor]:
@@ -60,7 +62,7 @@ def cut_levels(levels: np.ndarray, cuts: Sequence[Cut], shrink: int = 1) -> list
         image = Image.frombuffer(mode, (width, height), levels, "raw", mode, 0, 1)  # unlike fromarray without a copy
         if shrink > 1:
             return _together([_cut_between(image, cut, shrink) for cut in cuts], channels)
-        return _together([crop_resized(image, *cut) for cut in cuts], channels)
+        return _together([crop_resized(image, cut.box, cut.size, cut.degrees) for cut in cuts], channels)
     whole = as_tensor(levels)
     return [_resized(_turned(levels, cut) if cut.degrees else _part(whole, cut.box), cut.size) for cut in cuts]
 

@@ -18,10 +18,11 @@ from ibot_cli.data.bands import resized_levels
 from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes
 from ibot_cli.data.crops import center_corner, crop_box, shorter_resized
 from ibot_cli.data.picture import Picture
-from ibot_cli.data.tensor_crops import Cut, cut_levels
+from ibot_cli.data.tensor_crops import cut_levels
 from ibot_cli.errors import DataError
 
 CROP_DRAWS = 5
+UNCHANGED = Changes(flip=False, jitter=(), gray=False, blur_radius=0.0, solarize=False)
 MARGIN = 2
 SHRINKS = (8, 4, 2, 1)
 IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -75,6 +76,14 @@ class ViewRecipe:
         other = self._strengths(self.blur_prob_other, self.solarize_prob)
         local = self._strengths(self.blur_prob_local, 0.0)
         return [first, *[other] * (self.num_global - 1), *[local] * self.num_local]
+
+    @cached_property
+    def kept(self) -> list[bool]:
+        """Whether nothing can happen to each view; then nothing needs to be drawn for it."""
+        return [
+            not any((each.flip_prob, each.jitter_prob, each.gray_prob, each.blur_prob, each.solarize_prob))
+            for each in self.strengths
+        ]
 
     def _strengths(self, blur_prob: float, solarize_prob: float) -> Strengths:
         colour = self.channels == 3  # saturation, hue and grey are of the three colours
@@ -141,14 +150,14 @@ def draw_views(width: int, height: int, recipe: ViewRecipe, rng: np.random.Gener
     """
     views = []
     rows = rng.random((recipe.num_global + recipe.num_local, CROP_DRAWS + NUM_DRAWS)).tolist()
-    for index, (row, strengths) in enumerate(zip(rows, recipe.strengths, strict=True)):
+    for index, (row, strengths, kept) in enumerate(zip(rows, recipe.strengths, recipe.kept, strict=True)):
         if index < recipe.num_global:
             size, scale = recipe.global_size, recipe.global_scale
         else:
             size, scale = recipe.local_size, recipe.local_scale
         box = crop_box(width, height, scale, recipe.aspect, row[:4], rng)
         degrees = recipe.rotation * (2 * row[4] - 1)
-        views.append(DrawnView(box, size, degrees, draw_changes(strengths, row[CROP_DRAWS:])))
+        views.append(DrawnView(box, size, degrees, UNCHANGED if kept else draw_changes(strengths, row[CROP_DRAWS:])))
     return views
 
 
@@ -174,8 +183,7 @@ def cut_views(picture: Picture, recipe: ViewRecipe, rng: np.random.Generator) ->
     """
     views = draw_views(*picture.size, recipe, rng)
     shrink = usable_shrink(picture, views)
-    crops = cut_levels(picture.levels(shrink), [Cut(view.box, view.size, view.degrees) for view in views], shrink)
-    return crops, [view.changes for view in views]
+    return cut_levels(picture.levels(shrink), views, shrink), [view.changes for view in views]
 
 
 def usable_shrink(picture: Picture, views: Sequence[DrawnView]) -> int:

@@ -1,5 +1,7 @@
 """Crops against torchvision on Pillow images, turned ones against Pillow, deep ones against their own 8 bits."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms.v2 import functional as F
 
 from ibot_cli.data.crops import BICUBIC, crop_resized
-from ibot_cli.data.tensor_crops import Cut, cut_levels
+from ibot_cli.data.tensor_crops import cut_levels
+
+
+class Cut(NamedTuple):
+    box: tuple[int, int, int, int]
+    size: int
+    degrees: float = 0.0
+
 
 CHINA = load_sample_image("china.jpg")
 BOXES = [(0, 0, 640, 427), (100, 50, 300, 260), (13, 7, 151, 200), (320, 200, 96, 96), (5, 390, 31, 37)]

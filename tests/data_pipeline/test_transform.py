@@ -7,11 +7,11 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
-from ibot_cli.data.changes import pack_changes
+from ibot_cli.data.changes import NUM_DRAWS, draw_changes, pack_changes
 from ibot_cli.data.photometric import finish_views
 from ibot_cli.data.picture import ArrayPicture
 from ibot_cli.data.rng import stream
-from ibot_cli.data.transform import ViewRecipe, cut_views, eval_transform, normalise
+from ibot_cli.data.transform import UNCHANGED, ViewRecipe, cut_views, eval_transform, normalise
 
 STILL = dict.fromkeys(
     ["jitter_prob", "gray_prob", "blur_prob_first", "blur_prob_other", "blur_prob_local", "solarize_prob", "flip_prob"],
@@ -106,3 +106,10 @@ def test_evaluation_transform():
     assert transform(picture()).shape == (3, 32, 32)
     with pytest.raises(ValueError, match="1 channels"):
         eval_transform(32, 0.875, 1, (0.5, 0.5), (0.2, 0.2))
+
+
+def test_what_cannot_happen_is_not_drawn_and_does_not_happen():
+    draws = stream(0, 0, 0, "x").random(NUM_DRAWS).tolist()
+    still = recipe(**STILL)
+    assert all(still.kept) and {draw_changes(strengths, draws) for strengths in still.strengths} == {UNCHANGED}
+    assert recipe(**{**STILL, "solarize_prob": 0.2}).kept == [True, False, True, True, True]
