@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,11 +57,13 @@ def _uniforms(rng: np.random.Generator) -> Iterator[float]:
 
 
 def _blocks(grid: int, target: float, uniform: Iterator[float]) -> np.ndarray:
-    """Rectangles until `target` patches are hidden or ten attempts in a row add nothing; never more than `target`."""
-    mask = np.zeros((grid, grid), dtype=bool)
+    """Rectangles until `target` patches are hidden or ten attempts in a row add nothing; never more than `target`.
+
+    The mask is one integer with a bit per patch while it grows: counting in an array costs more than the drawing.
+    """
+    mask = count = 0
     smallest = (grid // 3) ** 2
     log_aspect = math.log(1 / MIN_ASPECT)
-    count = 0
     while count < target:
         added = 0
         for _ in range(ATTEMPTS):
@@ -71,13 +74,25 @@ def _blocks(grid: int, target: float, uniform: Iterator[float]) -> np.ndarray:
                 continue
             top = int(next(uniform) * (grid - height + 1))
             left = int(next(uniform) * (grid - width + 1))
-            block = mask[top : top + height, left : left + width]
-            new = height * width - int(np.count_nonzero(block))
+            block = _rows(grid, height) * ((1 << width) - 1) << (top * grid + left)
+            new = height * width - (mask & block).bit_count()
             if 0 < new <= target - count:
-                block[...] = True
+                mask |= block
                 added = new
                 break
         if not added:
             break
         count += added
-    return mask
+    return _as_array(mask, grid)
+
+
+@lru_cache(maxsize=256)
+def _rows(grid: int, height: int) -> int:
+    """The first patch of each of `height` rows."""
+    return sum(1 << (row * grid) for row in range(height))
+
+
+def _as_array(mask: int, grid: int) -> np.ndarray:
+    """bool `[grid, grid]` of an integer whose lowest bit is the first patch."""
+    content = np.frombuffer(mask.to_bytes(-(-(grid**2) // 8), "little"), dtype=np.uint8)
+    return np.unpackbits(content, count=grid**2, bitorder="little").view(bool).reshape(grid, grid)
