@@ -100,6 +100,7 @@ def open_index(root: Path, start: str = "") -> FolderIndex:
             if _unchanged(root, stored.found):
                 used(path)
                 return stored
+            path.unlink()  # nothing may replace it: where no image is left, or a folder changed just now
     began = time.time_ns()
     found = scan_images(root, start)
     settled = max(visited.mtime for visited in found.visited) < began - COARSE

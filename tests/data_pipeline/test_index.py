@@ -152,6 +152,14 @@ def test_links_out_of_the_folder_are_followed_each_time(tree: Path, tmp_path: Pa
     assert len(opened(tree)) == 5 and len(scans) == 5
 
 
+def test_what_is_out_of_date_is_removed(tree: Path) -> None:
+    """Also where nothing replaces it, or it would be believed when a folder gets its old time and names back."""
+    opened(tree)
+    add(tree)
+    opened(tree)
+    assert not list(cache_folder("folders").iterdir())
+
+
 def test_a_folder_that_changed_just_now_is_not_believed(tree: Path, scans: list[str]) -> None:
     os.utime(tree / "a/more", (time.time(), time.time()))
     assert [len(opened(tree)) for _ in range(2)] == [3, 3] and scans == ["", ""]
