@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
@@ -92,8 +93,17 @@ def feature_key(
         "torch": torch.__version__,
         "timm": timm.__version__,
         "Pillow": PIL.__version__,
+        "torchcodec": _version("torchcodec"),
     }
     return FeatureKey(source.name, _where(source, chosen), asked, made)
+
+
+def _version(package: str) -> str:
+    """Of a package that may decode images; asked without importing it, which takes long where all is cached."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _where(source: Source, chosen: NDArray[np.int64]) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,19 @@ def test_other_versions(name: str, attribute: str, sentence: str, monkeypatch: p
     )
     assert counted(again) == NUM and len(entries()) == 2  # the other version may come back
     assert run(again).notes == () and counted(again) == 0
+
+
+def test_another_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.17.0")
+    run(loaded())
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert run(loaded()).notes == (
+        "The cached features of pictures were made with torchcodec 0.17.0, not torchcodec (not installed); they were "
+        "computed again.",
+    )
 
 
 def test_several_versions_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
