@@ -450,19 +450,19 @@ def stored(entry: Path) -> int:
 
 
 def test_the_entry_unused_for_longest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
     for seed in range(3):
         run(loaded(seed))
-    size = max(map(stored, entries()))
-    for place, entry in enumerate(entries()):
-        os.utime(entry / "header.json", ns=(place + 1, place + 1))
-    oldest = entries()[0]
+        made += [entry for entry in entries() if entry not in made]
+        os.utime(made[seed] / "header.json", ns=(seed + 1, seed + 1))
+    size = max(map(stored, made))
     monkeypatch.setenv("IBOT_CACHE_GIB", str((3.5 * size) / 2**30))
     assert run(loaded(3)).notes == ()
-    assert oldest not in entries() and len(entries()) == 3
-    models = [loaded(seed) for seed in range(4)]
+    assert made[0] not in entries() and len(entries()) == 3
+    models = [loaded(seed) for seed in (1, 2, 3, 0)]
     for model in models:
         run(model)
-    assert [counted(model) for model in models].count(0) == 2  # the third found the last place taken by the first
+    assert [counted(model) for model in models] == [0, 0, 0, NUM]
 
 
 def test_features_that_exceed_the_limit_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
