@@ -147,7 +147,7 @@ def _about_files(plan: Plan) -> list[str]:
 
 def _about_depth(plan: Plan) -> list[str]:
     deep = sum(count for mode, count in plan.data.modes.items() if mode.startswith(("I;16", "uint16")))
-    if plan.config.data.bits == 16 or not deep:
+    if plan.config.data.bits == 16 or 2 * deep < plan.data.num_checked:
         return []
     return [
         f"{deep:,} of {plan.data.num_checked:,} images have 16 bits, of which 8 are kept: of 12-bit images 16 levels. "
