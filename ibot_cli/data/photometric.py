@@ -224,7 +224,8 @@ def _brightness(values: Tensor, factors: Tensor, luma: Tensor) -> Tensor:
 
 
 def _contrast(values: Tensor, factors: Tensor, luma: Tensor) -> Tensor:
-    mean = (values.mean((2, 3), keepdim=True) * luma).sum(1, keepdim=True)
+    # line by line: a sum of all pixels of a single view would depend on the number of threads
+    mean = (values.mean(3, keepdim=True).mean(2, keepdim=True) * luma).sum(1, keepdim=True)
     return values.mul_(factors).add_(mean * (1 - factors)).clamp_(0, 255)
 
 
