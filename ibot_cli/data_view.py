@@ -134,7 +134,7 @@ def _more(count: int, noun: str) -> None:
 
 def _counts(counts: Mapping[str, int]) -> str:
     shown = list(counts.items())
-    more = f" and {len(shown) - _KINDS:,} more kinds" if len(shown) > _KINDS else ""
+    more = f" and {counted(len(shown) - _KINDS, 'more kind', 'more kinds')}" if len(shown) > _KINDS else ""
     return ", ".join(f"{number:,} {name}" for name, number in shown[:_KINDS]) + more
 
 

@@ -245,6 +245,18 @@ def test_what_the_library_raises_becomes_a_sentence(
     assert "\n" not in caught.value.message
 
 
+def test_a_folder_that_cannot_be_loaded_is_no_matter_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, config: str | None) -> Any:
+        raise datasets.exceptions.DatasetGenerationError("An error occurred") from ValueError("row 3 is cut off")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match="cannot be loaded: row 3 is cut off") as caught:
+        open_source(f"hf:{tmp_path}", channels=3)
+    assert "a folder of images needs no hf:" in (caught.value.hint or "")
+
+
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

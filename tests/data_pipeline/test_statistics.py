@@ -142,6 +142,14 @@ def test_data_without_parts_and_labels(tmp_path: Path) -> None:
     assert found.duplicates.groups[0][1].same == "file"
 
 
+def test_a_damaged_file_that_a_list_names_twice_counts_twice(tmp_path: Path) -> None:
+    tile(0, 0).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"damaged")
+    (tmp_path / "list.txt").write_text("b.png\na.png\nb.png\n")
+    found = measure_data(str(tmp_path / "list.txt"))
+    assert (found.num_images, found.num_checked, found.num_readable, len(found.unreadable)) == (3, 3, 1, 1)
+
+
 def test_embedded_images_have_no_files() -> None:
     found = measure_data("builtin:photos", limit=40)
     assert (found.total_bytes, found.file_bytes) == (None, None)

@@ -22,6 +22,7 @@ Tables = dict[str, Any]
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 LIBRARIES = ("datasets", "huggingface_hub", "fsspec")
 OFFLINE = "Check the network, or give a folder: hf:FOLDER for what save_to_disk wrote or for parquet files."
+KINDS = "It reads folders of save_to_disk, parquet and arrow files; a folder of images needs no hf: in front."
 
 
 def import_datasets(data: str) -> ModuleType:
@@ -102,7 +103,8 @@ def _quiet(datasets: ModuleType) -> Iterator[None]:
 
 def _explained(address: Address, error: Exception) -> DataError:
     """The library's failure as a message and a hint."""
-    text = " ".join(str(error).split())
+    cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None  # which itself says nothing
+    text = " ".join(str(cause or error).split())
     if isinstance(error, ConnectionError) or "offline" in text.lower():
         return DataError(f"{address.shown} is not on this machine, and the Hub cannot be reached.", hint=OFFLINE)
     if "onfig" in text and (choices := re.findall(r"'([^']+)'", _last_list(text))):
@@ -114,7 +116,7 @@ def _explained(address: Address, error: Exception) -> DataError:
     if type(error).__name__ in ("EmptyDatasetError", "DataFilesNotFoundError"):
         return DataError(
             f"{address.shown} holds no data that the package datasets understands.",
-            hint="It reads folders of save_to_disk, parquet and arrow files; a folder of images needs no hf: in front.",
+            hint=KINDS,
         )
     if isinstance(error, IndexError):
         return DataError(f"{address.shown} is empty, or what it is made of is missing.", hint="It needs images.")
@@ -122,7 +124,10 @@ def _explained(address: Address, error: Exception) -> DataError:
         return DataError(f"{address.shown} is gated.", hint="Ask for access on its page, then run `hf auth login`.")
     if isinstance(error, FileNotFoundError):
         return DataError(f"There is no data set {address.place} on the Hub, and no such folder here.", hint=OFFLINE)
-    return DataError(f"{address.shown} cannot be loaded: {text[:200] or type(error).__name__}", hint=OFFLINE)
+    return DataError(
+        f"{address.shown} cannot be loaded: {text[:200] or type(error).__name__}",
+        hint=OFFLINE if address.path is None else KINDS,
+    )
 
 
 def _last_list(text: str) -> str:

@@ -108,7 +108,7 @@ class Journal:
 def differs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> DataError:
     """The error for a folder that holds a pack of other images or with other options."""
     options = [
-        f"{name} {found.get('options', {}).get(name)} there, {value} now"
+        f"{name.replace('_', ' ')}: {found.get('options', {}).get(name)} there, {value} now"
         for name, value in wanted["options"].items()
         if found.get("options", {}).get(name) != value
     ]

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ibot_cli.data.huggingface.address import PREFIX, parse_address
 from ibot_cli.data.shards.description import PACK, UNFINISHED
 from ibot_cli.durable import TEMPORARY_SUFFIX, remove_leftovers
 from ibot_cli.errors import DataError
@@ -43,8 +44,8 @@ def claimed(out: Path, data: str) -> Iterator[None]:
 
 
 def _check_apart(out: Path, data: str) -> None:
-    source = Path(data).expanduser()
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+    source = parse_address(data).path if data.startswith(PREFIX) else Path(data).expanduser()
+    if source is not None and source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise DataError(f"{out} lies in the data, {data}.", hint="Pack into a folder beside it.")
 
 

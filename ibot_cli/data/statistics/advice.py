@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.statistics.result import Statistics
+from ibot_cli.progress import counted
 
 PACK_GAIN = 1.5  # a shorter side this many times that of a pack: decoding takes most of the loader's time
 GREY_SHARE = 0.99
@@ -29,10 +30,10 @@ def _sentences(found: Statistics) -> Iterator[str]:
 
 def _about_files(found: Statistics) -> Iterator[str]:
     if found.unreadable:
-        share = len(found.unreadable) / found.num_checked
+        share = 1 - found.num_readable / found.num_checked
         yield (
-            f"Repair or remove the {_images(len(found.unreadable))} that cannot be read ({share:.2%}): training puts "
-            "others in their place and stops above data.max_bad_ratio and data.max_bad_files."
+            f"Repair or remove the {counted(len(found.unreadable), 'image')} that cannot be read ({share:.2%}): "
+            "training puts others in their place and stops above data.max_bad_ratio and data.max_bad_files."
         )
 
 
@@ -40,14 +41,14 @@ def _about_duplicates(found: Statistics) -> Iterator[str]:
     known = found.duplicates
     if known.num_across:
         yield (
-            f"{_groups(known.num_across)} of duplicates with images of both parts: copies make test figures too high. "
-            "`ibot knn-eval --exclude-duplicates` leaves them out."
+            f"{counted(known.num_across, 'group')} of duplicates with images of both parts: copies make test figures "
+            "too high. `ibot knn-eval --exclude-duplicates` leaves them out."
         )
     if known.num_mixed:
-        yield f"{_groups(known.num_mixed)} of duplicates with several classes: look at their labels."
+        yield f"{counted(known.num_mixed, 'group')} of duplicates with several classes: look at their labels."
     same = known.num_same_file + known.num_same_pixels
     if same:
-        yield f"Remove the {_images(same)} with the very pixels of another one: they count twice in training."
+        yield f"Remove the {counted(same, 'image')} with the very pixels of another one: they count twice in training."
 
 
 def _about_classes(found: Statistics) -> Iterator[str]:
@@ -71,7 +72,7 @@ def _about_settings(found: Statistics) -> Iterator[str]:
         return
     deep = sum(number for mode, number in found.modes.items() if mode in DEEP_MODES or mode.startswith("I;16"))
     if deep and found.bits == 8:
-        yield f"{_images(deep)} have more than 8 bits per level: --set data.bits=16 keeps them."
+        yield f"{counted(deep, 'image')} with more than 8 bits per level: --set data.bits=16 keeps them."
     mean, std = (",".join(f"{value:.4g}" for value in values) for values in (found.channels.mean, found.channels.std))
     yield f"Normalise with these data's own figures: --set data.mean={mean} --set data.std={std}"
 
@@ -83,11 +84,3 @@ def _about_sizes(found: Statistics) -> Iterator[str]:
             f"Half of the images have a shorter side of {found.sizes.short_side.median:,.0f} pixels or more: "
             f"`ibot data pack {found.data} OUT --short-side {side}` makes them load faster."
         )
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _groups(count: int) -> str:
-    return f"{count:,} group{'' if count == 1 else 's'}"

@@ -151,7 +151,7 @@ class Statistics:
         num_images: Over all parts.
         num_checked: Images that were decoded.
         num_readable: Of those.
-        unreadable: Reason by path, of the others.
+        unreadable: Reason by path, of the others; a file that a list names twice stands here once.
         classes: Images by class, checked or not; None without labels.
         sizes: Of the readable images.
         file_bytes: Of their files; None for embedded data.

@@ -110,7 +110,7 @@ def _summary(
         data=data,
         parts={name: len(source) for name, source in parts.items()},
         num_images=sum(len(source) for source in parts.values()),
-        num_checked=len(measured) + len(unreadable),
+        num_checked=len(measured) + len(measured.unreadable),
         num_readable=len(measured),
         unreadable=unreadable,
         classes=_count_classes(parts),

@@ -14,6 +14,7 @@ import pytest
 from ibot_cli.data.packing import pack as pack_module
 from ibot_cli.data.packing import sample as sample_module
 from ibot_cli.data.packing import shard_writer
+from ibot_cli.data.packing.place import claimed
 from ibot_cli.data.sources import open_source
 from ibot_cli.errors import DataError, RunError
 from ibot_cli.lock import FolderLock
@@ -243,8 +244,8 @@ def test_complete_shards_are_not_packed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"quality": 80}, r"other options \(quality 92 there, 80 now\)"),
-        ({"copy": True}, r"other options \(copy False there, True now\)"),
+        ({"quality": 80}, r"other options \(quality: 92 there, 80 now\)"),
+        ({"copy": True}, r"other options \(copy: False there, True now\)"),
     ],
 )
 def test_other_options_than_those_of_the_interrupted_pack_are_refused(
@@ -305,6 +306,8 @@ def test_a_pack_does_not_lie_in_its_own_data(tmp_path: Path) -> None:
     for out in (data, data / "packed"):
         with pytest.raises(DataError, match="lies in the data"):
             packed(data, out)
+        with pytest.raises(DataError, match="lies in the data"), claimed(out, f"hf:{data}"):
+            pass
     assert not (data / "packed").exists()
 
 
