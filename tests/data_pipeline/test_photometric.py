@@ -137,7 +137,7 @@ def test_a_view_does_not_depend_on_the_number_of_threads():
     """That number follows from the loader processes; torch shares a sum out where it is the only one."""
     rng = np.random.default_rng(9)
     levels = torch.from_numpy(rng.integers(0, 256, (3, 190, 190, 1), dtype=np.uint8))
-    changes = [STILL._replace(jitter=((1, factor),)) for factor in (0.7, 1.2, 1.3)]
+    changes = [STILL._replace(jitter=((0, 0.77), (1, factor))) for factor in (0.7, 1.2, 1.3)]
     together, threads = changed(levels, changes), torch.get_num_threads()
     try:
         for count in (1, 4):
