@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
+from ibot_cli.data.packing.depth import is_deep
 from ibot_cli.data.tiff import TiffImage, upright
 
 tifffile = pytest.importorskip("tifffile")
@@ -194,6 +195,7 @@ def test_pillow_shows_no_single_plane_of_several(bands, options):
     content = written(noise(bands), layout="planes", **options)
     for wanted in (1, 3):
         assert reason(content, wanted).startswith(f"it has {bands} channels")
+    assert is_deep(content)  # a pack keeps its bytes
 
 
 def test_the_first_page_counts_for_grey_and_colour_and_is_told():

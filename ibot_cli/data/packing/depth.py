@@ -9,6 +9,7 @@ from PIL import Image
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
 from ibot_cli.data.tiff import TiffImage, is_tiff
+from ibot_cli.data.tiff_picture import hidden_bands
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_BITS = 24  # where a PNG file says how many bits a level has
@@ -24,7 +25,8 @@ def is_deep(content: bytes) -> bool:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 if image.format == "TIFF":
-                    return image.mode not in PLAIN_TIFF or getattr(image, "n_frames", 1) > 1
+                    several = hidden_bands(image) is not None or getattr(image, "n_frames", 1) > 1
+                    return several or image.mode not in PLAIN_TIFF
                 return image.mode.startswith(("I", "F"))
     except Exception:  # Pillow does not know the TIFF files of more than four bands
         return is_tiff(content)
