@@ -80,6 +80,8 @@ def _read(file: RandomFile, path: str) -> Shard:
             others[extension] += 1
     if walk.damage == 0 or walk.size == 0:
         raise _no_tar(file, path, walk)
+    if samples and classes and (walk.cut or walk.damage) and next(reversed(samples)) not in classes:
+        samples.popitem()  # its label was cut off with the rest; without this, all images would lose theirs
     shard = Shard()
     spare: list[str] = []
     for key, images in samples.items():

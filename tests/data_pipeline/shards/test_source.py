@@ -281,6 +281,16 @@ def test_what_is_complete_in_a_damaged_tar_file_is_used_and_told(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize("rest", [b"0", b"x" * 600], ids=["cut", "damaged"])
+def test_an_image_whose_label_was_cut_off_does_not_cost_the_others_theirs(tmp_path: Path, rest: bytes) -> None:
+    content = labelled(tmp_path / "a.tar", [1, 2, 3]).read_bytes()
+    (tmp_path / "b.tar").write_bytes(content[: content.index(b"00002.cls")] + rest)
+    source = open_source(str(tmp_path / "b.tar"), channels=3)
+    assert source.labels.tolist() == [0, 1] and "its 2 complete images are used" in source.notes[0]
+    (tmp_path / "c.tar").write_bytes(content[: content.index(b"00000.cls") + 512] + rest)
+    assert len(open_source(str(tmp_path / "c.tar"), channels=3)) == 1
+
+
 def test_many_damaged_tar_files_take_a_few_lines(tmp_path: Path) -> None:
     good = labelled(tmp_path / "d" / "0.tar", [1, 2]).read_bytes()
     for number in range(1, 9):
