@@ -183,15 +183,18 @@ def noise(num: int, size: int) -> Any:
     import numpy as np
     from PIL import Image
 
-    class Noise:
+    from ibot_cli.data.picture import ArrayPicture, PictureSource
+
+    class Noise(PictureSource):
         name, labels, classes, fingerprint, notes = "noise", None, None, "noise", []
 
         def __len__(self) -> int:
             return num
 
-        def read(self, index: int) -> Image.Image:
+        def open(self, index: int) -> ArrayPicture:
             levels = np.random.default_rng(index).integers(0, 256, (14, 14, 3), dtype=np.uint8)
-            return Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC)
+            image = Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC)
+            return ArrayPicture(np.asarray(image), "RGB")
 
         def path(self, index: int) -> str:
             return f"noise {index}"
