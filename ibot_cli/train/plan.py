@@ -11,7 +11,6 @@ import torch
 from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
 from ibot_cli.config.schema import Config, RuntimeConfig
-from ibot_cli.core.masking import MaskSampler
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.jpeg import usual_decoder
@@ -22,7 +21,7 @@ from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, normalisation
 from ibot_cli.errors import UsageError
 from ibot_cli.train.budget import Memory, decide_micro_batch, shortage
-from ibot_cli.train.build import masks_of, network_of, stride_of
+from ibot_cli.train.build import masks_of, network_of, stride_of, view_loader
 from ibot_cli.train.choices import Choice, fit_durations
 from ibot_cli.train.machine import choose_device, has_native_bf16
 from ibot_cli.train.schedule import Schedule
@@ -159,18 +158,20 @@ def decide_arithmetic(runtime: RuntimeConfig, device: torch.device, made: dict[s
 
 
 def decide_cores(runtime: RuntimeConfig, share: Callable[[], LoadPlan], made: dict[str, Choice]) -> RuntimeConfig:
-    """Loader processes and threads where they are open; `share` is asked only then."""
-    if runtime.workers is not None and runtime.threads is not None:
-        return runtime
-    workers, threads, reason = share()
-    for path, value in (("workers", workers), ("threads", threads)):
-        if getattr(runtime, path) is None:
-            made[f"runtime.{path}"] = (value, reason)
-    return replace(
-        runtime,
-        workers=workers if runtime.workers is None else runtime.workers,
-        threads=threads if runtime.threads is None else runtime.threads,
-    )
+    """Loader processes and threads where they are open; `share` is asked only where the former are."""
+    workers, threads = runtime.workers, runtime.threads
+    if workers is None:
+        plan = share()
+        workers = plan.workers
+        made["runtime.workers"] = (workers, plan.reason)
+        if threads is None:
+            threads = plan.threads
+            made["runtime.threads"] = (threads, plan.reason)
+    elif threads is None:
+        cores = free_cores()
+        threads = max(cores - workers, 1)
+        made["runtime.threads"] = (threads, f"free cores ({cores}) less runtime.workers ({workers}), at least one.")
+    return replace(runtime, workers=workers, threads=threads)
 
 
 def _decide_runtime(config: Config, source: Source, device: torch.device, made: dict[str, Choice]) -> Config:
@@ -264,47 +265,4 @@ def loader_of(plan: Plan, source: Source) -> ViewLoader:
         micro_batch_size=plan.micro_batch_size,
         workers=known(plan.config.runtime.workers),
         device=plan.device,
-    )
-
-
-def view_loader(
-    config: Config,
-    source: Source,
-    *,
-    batch_size: int,
-    micro_batch_size: int,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
-) -> ViewLoader:
-    """Views and masks as a configuration says; those of a sample depend on no argument but these two.
-
-    Args:
-        config: Its views, masks and seed.
-        source: The images.
-        batch_size: Images per step over all processes.
-        micro_batch_size: Images per forward pass.
-        workers: Loader processes.
-        device: Where the batches go.
-
-    Raises:
-        DataError: Fewer images than one batch.
-    """
-    masks: MaskSampler | None = masks_of(config)
-    bf16 = config.runtime.precision == "bf16" and torch.device(device).type == "cuda"
-    return ViewLoader(
-        source,
-        ViewRecipe.from_config(config.views, config.data),
-        masks,
-        seed=config.train.seed,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        mask_start_epoch=config.mask.start_epoch,
-        workers=workers,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        grid=config.views.global_size // stride_of(config),
-        device=device,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        max_bad_ratio=config.data.max_bad_ratio,
-        max_bad_files=config.data.max_bad_files,
     )

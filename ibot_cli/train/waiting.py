@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ibot_cli.config.schema import RuntimeConfig
-from ibot_cli.data.cores import MAX_WORKERS, best_share, crowded, free_cores
+from ibot_cli.data.cores import HANDOVER_SECONDS, best_share, crowded, free_cores
 from ibot_cli.data.probe import DataSummary
 
 LARGE_SHARE = 0.2
@@ -72,12 +72,12 @@ class Loading:
     def _more_workers(self, share: float, seconds: float) -> str | None:
         if self.on_device:
             wanted = math.ceil(max(self.workers, 1) / (1 - min(share, 0.99)))
-            workers, threads = min(wanted, self.cores - 1, MAX_WORKERS), self.threads
+            workers, threads = min(wanted, self.cores - 1), self.threads
         else:
             load = seconds * (self.workers or share)  # loader processes that keep training waiting are all busy
             compute = seconds * (1 - share) * self.threads
             workers, threads, expected = best_share(load, compute, self.cores)
-            if expected > GAIN * seconds:
+            if expected > GAIN * seconds or (self.workers == 0 and load < HANDOVER_SECONDS):
                 return None
         if workers <= self.workers:
             return None

@@ -141,6 +141,10 @@ def test_threads_and_workers_share_the_cores(flat: Path) -> None:
     assert plan.choices["runtime.workers"][1] == plan.choices["runtime.threads"][1]
     given = planned(flat, "train.micro_batch_size=1", "runtime.workers=3")
     assert given.config.runtime.workers == 3 and "runtime.workers" not in given.choices
+    for workers, threads in ((0, 4), (3, 1), (9, 1)):  # whatever loading takes: it is not asked
+        given = planned(flat, "train.micro_batch_size=1", f"runtime.workers={workers}")
+        assert given.config.runtime.threads == threads
+    assert given.choices["runtime.threads"][1] == "free cores (4) less runtime.workers (9), at least one."
 
 
 def test_a_batch_that_processes_cannot_share(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:

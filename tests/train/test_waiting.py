@@ -25,7 +25,7 @@ LARGE = {"picture": (4000, 3000)}
         (GPU, 0.5, 8),  # twice as many images
         (GPU, 0.9, 15),  # ten times, but one core stays with the main process
         (replace(GPU, workers=0), 0.6, 3),
-        (replace(GPU, cores=64), 0.95, 16),
+        (replace(GPU, cores=64, workers=16), 0.5, 32),  # more than a plan takes without being asked
     ],
 )
 def test_more_workers_where_cores_are_free(loading: Loading, share: float, wanted: int) -> None:
@@ -46,6 +46,11 @@ def test_on_a_cpu_cores_move_from_computing_to_loading() -> None:
 def test_on_a_cpu_that_is_shared_well_nothing_about_workers() -> None:
     """Loading takes 30 % of the time, but the network needs every core."""
     assert replace(CPU, num_local=4).hint(0.3, 1.0) is None
+
+
+def test_no_workers_for_what_is_loaded_faster_than_handed_over() -> None:
+    assert replace(CPU, num_local=4).hint(0.5, 0.0018) is None
+    assert replace(CPU, num_local=4).hint(0.5, 0.0022) is not None
 
 
 def test_large_images_where_no_core_is_free() -> None:
