@@ -1,9 +1,10 @@
-"""From configuration to networks; the last place that knows the configuration before `core`."""
+"""From configuration to networks and the loader of their views; the last place that knows it before `core`."""
 
 from __future__ import annotations
 
 import torch
 
+from ibot_cli import distributed
 from ibot_cli.config.schema import Config
 from ibot_cli.core import swin
 from ibot_cli.core.backbone import Backbone
@@ -12,6 +13,9 @@ from ibot_cli.core.masking import MaskSampler
 from ibot_cli.core.objective import Network, Objective
 from ibot_cli.core.optim import build_optimizer
 from ibot_cli.core.targets import SumOverRanks, identity
+from ibot_cli.data.loader import ViewLoader
+from ibot_cli.data.sources import Source
+from ibot_cli.data.transform import ViewRecipe
 from ibot_cli.weights.shapes import BackboneShape
 
 
@@ -91,4 +95,46 @@ def masks_of(config: Config) -> MaskSampler | None:
     mask = config.mask
     return MaskSampler(
         grid=config.views.global_size // stride_of(config), kind=mask.kind, ratio=mask.ratio, ratio_var=mask.ratio_var
+    )
+
+
+def view_loader(
+    config: Config,
+    source: Source,
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> ViewLoader:
+    """Views and masks as a configuration says; those of a sample depend on no argument but these two.
+
+    Args:
+        config: Its views, masks and seed.
+        source: The images.
+        batch_size: Images per step over all processes.
+        micro_batch_size: Images per forward pass.
+        workers: Loader processes.
+        device: Where the batches go.
+
+    Raises:
+        DataError: Fewer images than one batch.
+    """
+    bf16 = config.runtime.precision == "bf16" and torch.device(device).type == "cuda"
+    return ViewLoader(
+        source,
+        ViewRecipe.from_config(config.views, config.data),
+        masks_of(config),
+        seed=config.train.seed,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        mask_start_epoch=config.mask.start_epoch,
+        workers=workers,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        grid=config.views.global_size // stride_of(config),
+        device=device,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        max_bad_ratio=config.data.max_bad_ratio,
+        max_bad_files=config.data.max_bad_files,
     )

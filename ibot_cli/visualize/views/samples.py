@@ -18,9 +18,8 @@ from ibot_cli.data.rng import epoch_order, stream
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import DrawnView, ViewRecipe, draw_views
 from ibot_cli.errors import UsageError
-from ibot_cli.train.build import masks_of, stride_of
+from ibot_cli.train.build import masks_of, stride_of, view_loader
 from ibot_cli.train.choices import fit_durations
-from ibot_cli.train.plan import view_loader
 from ibot_cli.train.recipe import Recipe, settle
 from ibot_cli.train.request import Request
 from ibot_cli.visualize.views.result import Point, SamplePixels, SeenSample, SeenView, TrainingViews
