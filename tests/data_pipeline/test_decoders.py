@@ -94,6 +94,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", list(ODD))
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_odd_files_have_the_levels_of_pillow(kind, channels, decoder):
     picture = open_bytes(ODD[kind], "x", PixelFormat(channels=channels, decoder=decoder))
     with Image.open(io.BytesIO(ODD[kind])) as image:

@@ -11,6 +11,7 @@ def test_describes_versions_and_command(monkeypatch) -> None:
     monkeypatch.setenv("SOME_SECRET_TOKEN", "do-not-store")
     found = describe(["ibot", "pretrain"])
     assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert describe([], decoder="pillow")["jpeg_decoder"] == f"pillow {found['packages']['pillow']}"
     assert (found["ibot"], found["command"]) == (__version__, ["ibot", "pretrain"])
     assert found["threads"] == torch.get_num_threads()
     assert abs(datetime.now(UTC) - datetime.fromisoformat(found["time"])) < timedelta(minutes=10)
