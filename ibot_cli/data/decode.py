@@ -155,7 +155,8 @@ class FilePicture:
     def _bands(self) -> np.ndarray:
         """Levels of other channels than Pillow has modes for, or of 16 bits."""
         with self._loaded() as image:
-            values, top, alpha = bands_of(image, self._content)
+            shown = image.convert("RGB") if image.mode == "CMYK" and self._pixels.channels in MODES else image
+            values, top, alpha = bands_of(shown, self._content)
             levels = to_channels(to_levels(values, self._pixels.bits, top), self._pixels.channels, alpha=alpha)
             return levels if self._turn is None else np.ascontiguousarray(upright(levels, ORIENTATIONS[self._turn]))
 
@@ -182,7 +183,7 @@ class FilePicture:
                 warnings.simplefilter("ignore")
                 yield
         except Exception as error:  # damaged files make Pillow's plugins raise nearly anything
-            raise UnreadableImage(self._path, _reason(self._content, error)) from error
+            raise UnreadableImage(self._path, _reason(self._content, self._pixels, error)) from error
 
 
 def _load(image: Image.Image) -> None:
@@ -251,7 +252,7 @@ def _value_range(values: np.ndarray, image: Image.Image) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _reason(content: bytes, error: Exception) -> str:
+def _reason(content: bytes, pixels: PixelFormat, error: Exception) -> str:
     """Why the file is of no use, in words."""
     head = content[:512].lstrip().lower()
     if not content:
@@ -262,20 +263,22 @@ def _reason(content: bytes, error: Exception) -> str:
         return "it is a Git LFS pointer; `git lfs pull` fetches the image"
     if isinstance(error, WrongChannelsError | ModuleNotFoundError):
         return str(error)
-    if isinstance(error, UnidentifiedImageError) and (bands := _bands_of_tiff(content)):
-        return f"it has {bands} channels (--set data.channels={bands} reads them)"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or in a format that Pillow does not know"
+        return _reason_of_tiff(content, pixels) or "not an image, or in a format that Pillow does not know"
     if isinstance(error, Image.DecompressionBombError):
         return "too large: more pixels than Pillow accepts as safe"
     text = str(error).split("\n")[0].strip() or type(error).__name__
     return f"damaged ({text})"
 
 
-def _bands_of_tiff(content: bytes) -> int | None:
-    """How many bands a TIFF file has, where Pillow has no mode for so many."""
+def _reason_of_tiff(content: bytes, pixels: PixelFormat) -> str | None:
+    """Why Pillow does not know a TIFF file, where it is one of many bands or of deep numbers."""
     try:
-        bands = TiffImage(content).bands if is_tiff(content) else 0
+        file = TiffImage(content) if is_tiff(content) else None
     except (ValueError, ModuleNotFoundError):
         return None
-    return bands if bands not in (0, *MODES) else None
+    if file is None:
+        return None
+    if file.bands not in MODES:
+        return str(WrongChannelsError(file.bands, pixels.channels))
+    return f"Pillow does not read its numbers, {file.kind} x {file.bands}; data.bits = 16 does" if file.deep else None

@@ -43,7 +43,7 @@ class TiffImage:
         deep: Whether its numbers have more than 8 bits.
 
     Raises:
-        ValueError: It is damaged, too large, or no image of bands; the text says why.
+        ValueError: It is damaged, too large, complex, or no image of bands; the text says why.
         ModuleNotFoundError: tifffile is not installed, or imagecodecs and its compression needs it.
     """
 
@@ -64,6 +64,8 @@ class TiffImage:
         tag = self._page.tags.get(ORIENTATION)
         self._orientation = int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
         self.size = (height, width) if self._orientation > 4 else (width, height)
+        if self._series.dtype.kind == "c":
+            raise ValueError("its numbers are complex; store magnitudes, or real and imaginary parts as two bands")
         self.kind = str(self._series.dtype)
         bits = self._page.bitspersample
         unsigned = self._series.dtype.kind in "bu" and isinstance(bits, int) and bits <= 16
@@ -85,6 +87,8 @@ class TiffImage:
         with _quietly():
             self._check_complete()
             values = np.asarray(self._series.asarray(maxworkers=1))
+        if values.dtype == np.bool_:
+            values = values.astype(np.uint8)
         axes = self._series.axes
         if self._axis is None:
             values = values.reshape(*(values.shape[axes.index(axis)] for axis in "YX"), 1)

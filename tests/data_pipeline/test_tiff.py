@@ -101,11 +101,39 @@ def test_real_numbers_take_the_first_range_that_holds_them(scale):
 def test_no_band_is_dropped_or_invented(found, wanted, bits):
     content = written(noise(found, np.uint16 if bits == 16 else np.uint8), layout="planes" if found > 1 else "pages")
     told = reason(content, wanted, bits)
-    if wanted == 3 and bits == 8:  # Pillow has no mode for so many
-        assert told == "it has 6 channels (--set data.channels=6 reads them)"
-    else:
-        number = f"{found} channel{'' if found == 1 else 's'}"
-        assert told == f"it has {number}, the network sees {wanted} (data.channels)"
+    number = f"{found} channel{'' if found == 1 else 's'}"
+    assert told == f"it has {number}, the network sees {wanted} (data.channels)"
+
+
+def test_numbers_that_pillow_does_not_read_are_named():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((8, 8)))
+    assert reason(buffer.getvalue(), 3) == "Pillow does not read its numbers, float64 x 1; data.bits = 16 does"
+    assert not levels(buffer.getvalue(), 3, 16).any()
+
+
+def test_complex_numbers_are_refused():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.ones((8, 8, 2), np.complex64), photometric="minisblack", planarconfig="contig")
+    assert reason(buffer.getvalue(), 2).startswith("its numbers are complex; store magnitudes")
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_planes_of_single_bits(photometric):
+    array, buffer = noise(2) > 127, io.BytesIO()
+    tifffile.imwrite(buffer, np.moveaxis(array, 2, 0), photometric=photometric)
+    shown = array if photometric == "minisblack" else ~array
+    np.testing.assert_array_equal(levels(buffer.getvalue(), 2), shown * 255)
+    assert reason(buffer.getvalue(), 5) == "it has 2 channels, the network sees 5 (data.channels)"
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_inks_become_colours_as_with_8_bits(channels, mode):
+    image, buffer = Image.fromarray(noise(4), "CMYK"), io.BytesIO()
+    image.save(buffer, "TIFF")
+    expected = np.asarray(image.convert("RGB").convert(mode)).reshape(image.height, image.width, -1)
+    np.testing.assert_allclose(levels(buffer.getvalue(), channels, 16) / 257, expected, atol=0.51)
+    np.testing.assert_array_equal(levels(buffer.getvalue(), 4), np.asarray(image))
 
 
 def test_a_network_of_grey_or_colour_sees_files_of_16_bits():
