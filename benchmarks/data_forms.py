@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.loader import SETTLED, assembler, link_images, make_images, timed
+from benchmarks.loader import NOISE, QUALITY, SETTLED, assembler, link_images, make_images, timed
 from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.packing.pack import pack
 from ibot_cli.data.sources import known_fingerprint, open_source
@@ -52,8 +52,8 @@ def photographs(folder: Path, count: int, size: tuple[int, int]) -> None:
         width = height * 4 // 3
         left, top = int(rng.integers(640 - width + 1)), int(rng.integers(427 - height + 1))
         part = sources[index % 2].crop((left, top, left + width, top + height)).resize(size, Image.Resampling.BICUBIC)
-        noisy = np.asarray(part) + rng.normal(0, 6, (*size[::-1], 3))
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index:05d}.jpg", quality=92)
+        noisy = np.asarray(part) + rng.normal(0, NOISE, (*size[::-1], 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index:05d}.jpg", quality=QUALITY)
 
 
 def compare(root: Path, count: int, rounds: int) -> dict[str, Any]:
