@@ -218,8 +218,9 @@ def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     *lead, height, width, channels = levels.shape
     values = torch.empty((*lead, channels, height, width), dtype=torch.float32, device=levels.device)
     values.copy_(levels.movedim(-1, -3)).div_(full_scale(levels.dtype))
-    center = torch.tensor(mean, dtype=torch.float32, device=levels.device).view(-1, 1, 1)
-    spread = torch.tensor(std, dtype=torch.float32, device=levels.device).view(-1, 1, 1)
+    # made on the host: a tensor of Python numbers that is made on a device waits for it
+    numbers = torch.tensor([mean, std], dtype=torch.float32).to(levels.device, non_blocking=True)
+    center, spread = numbers.view(2, -1, 1, 1)
     return values.sub_(center).div_(spread)
 
 
