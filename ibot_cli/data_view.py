@@ -41,8 +41,10 @@ def _facts(found: Statistics) -> list[tuple[str, str]]:
     rows.append(("classes", _classes(found.classes)))
     if found.total_bytes is not None:
         rows.append(("on disk", size_text(found.total_bytes)))
-    rows += [("formats", _counts(found.formats)), ("modes", _counts(found.modes)), ("without colour", _grey(found))]
+    rows += [("formats", _counts(found.formats)), ("modes", _counts(found.modes))]
     channels = found.channels
+    if len(channels.mean) in (1, 3):  # what is colour among other bands, nobody knows
+        rows.append(("without colour", _grey(found)))
     rows += [("mean", _numbers(channels.mean)), ("deviation", _numbers(channels.std))]
     if found.flat:
         rows.append(("blank", f"{counted(len(found.flat), 'image')} of nearly one grey level, such as {found.flat[0]}"))

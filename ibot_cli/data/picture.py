@@ -26,6 +26,22 @@ class UnreadableImage(Exception):
         return f"{self.path}: {self.reason}"
 
 
+GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+
+
+def is_grey_mode(stored_mode: str) -> bool:
+    """Whether `Picture.stored_mode` tells of an image without colour."""
+    mode = stored_mode.partition(",")[0]  # behind a comma is the place in a stack
+    return mode in GREY_MODES or mode.startswith("I;") or mode.endswith(" x 1")
+
+
+def is_deep_mode(stored_mode: str) -> bool:
+    """Whether `Picture.stored_mode` tells of more than 8 bits per level."""
+    return stored_mode.startswith(("I", "F")) or (
+        " x " in stored_mode and not stored_mode.startswith(("uint8", "bool"))
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelFormat:
     """What the images of a source become.
@@ -67,7 +83,7 @@ class Picture(Protocol):
 
     @property
     def stored_mode(self) -> str:
-        """Pillow's mode of what is stored, such as `RGB`, `P` or `I;16`."""
+        """Pillow's mode of what is stored, such as `RGB`, `P`, `I;16` or `L, page 1 of 5`; or such as `uint16 x 5`."""
 
     @property
     def format(self) -> str:

@@ -14,6 +14,7 @@ from ibot_cli import distributed
 from ibot_cli.config.load import from_mapping, resolve, to_yaml
 from ibot_cli.config.schema import Config
 from ibot_cli.data.bad_files import BadLimits
+from ibot_cli.data.picture import is_deep_mode
 from ibot_cli.data.places import anywhere
 from ibot_cli.data.probe import probe
 from ibot_cli.data.sources import Source, known_fingerprint, open_source
@@ -146,12 +147,12 @@ def _about_files(plan: Plan) -> list[str]:
 
 
 def _about_depth(plan: Plan) -> list[str]:
-    deep = sum(count for mode, count in plan.data.modes.items() if mode.startswith(("I;16", "uint16")))
+    deep = sum(count for mode, count in plan.data.modes.items() if is_deep_mode(mode))
     if plan.config.data.bits == 16 or 2 * deep < plan.data.num_checked:
         return []
     return [
-        f"{deep:,} of {plan.data.num_checked:,} images have 16 bits, of which 8 are kept: of 12-bit images 16 levels. "
-        "--set data.bits=16 keeps all."
+        f"{deep:,} of {plan.data.num_checked:,} images have more than 8 bits, of which 8 are kept: of 12-bit images "
+        "16 levels. --set data.bits=16 keeps all."
     ]
 
 

@@ -191,3 +191,29 @@ def test_places_go_through_the_parts() -> None:
 
     measuring = Measuring([Numbers(2), Numbers(1), Numbers(3)], None)  # type: ignore[list-item, arg-type]
     assert [measuring.find(place) for place in range(6)] == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
+
+
+def test_images_of_other_bands_are_for_runs_of_such_channels(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for index in range(2):
+        array = np.random.default_rng(index).integers(0, 4096, (2, 9, 8), dtype=np.uint16)
+        tifffile.imwrite(tmp_path / f"{index}.tif", array, photometric="minisblack")
+    deep = measure_data(str(tmp_path), channels=2, bits=16)
+    assert deep.modes == {"uint16 x 2": 2}
+    own = "Train with --set data.channels=2 --set data.bits=16; the run measures mean and deviation itself."
+    assert deep.advice == (own,)
+    shallow = measure_data(str(tmp_path), channels=2)
+    lost = "2 images with more than 8 bits per level: --set data.bits=16 keeps them."
+    assert shallow.advice == (lost, own.replace(" --set data.bits=16", ""))
+    with pytest.raises(DataError, match="None of the 2 images looked at") as caught:
+        measure_data(str(tmp_path), channels=5)
+    assert "it has 2 channels, the network sees 5 (data.channels)" in str(caught.value)
+    assert caught.value.hint is not None and caught.value.hint.startswith("--channels and --bits say")
+
+
+def test_the_first_of_several_grey_pages_is_stored_without_colour(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 8), dtype=np.uint8)) for seed in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    found = measure_data(str(tmp_path))
+    assert found.modes == {"L, page 1 of 3": 1}
+    assert (found.stored_grey, found.content_grey) == (1, 0)

@@ -133,5 +133,7 @@ def test_what_is_left_out_of_files_is_a_warning() -> None:
 
     assert told(8, RGB=24) == told(16, **{"uint16 x 5": 24}) == []
     assert told(8, **{"I;16": 2, "L": 22}) == []  # strays among others
-    assert told(8, **{"uint16 x 5": 20, "I;16": 3})[0].startswith("23 of 24 images have 16 bits, of which 8 are kept")
+    assert told(8, **{"uint16 x 5": 20, "I;16": 3})[0].startswith(
+        "23 of 24 images have more than 8 bits, of which 8 are kept"
+    )
     assert told(8, **{"L, page 1 of 5": 8})[0].startswith("8 of 24 images are the first of several pages")

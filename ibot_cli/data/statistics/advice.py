@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ibot_cli.data.channel_statistics import has_usual_statistics
 from ibot_cli.data.packing.options import PackOptions
+from ibot_cli.data.picture import is_deep_mode
 from ibot_cli.data.statistics.result import Statistics
 from ibot_cli.progress import counted
 
 PACK_GAIN = 1.5  # a shorter side this many times that of a pack: decoding takes most of the loader's time
 GREY_SHARE = 0.99
 IMBALANCE = 10
-DEEP_MODES = ("I", "F")
 
 
 def advise(found: Statistics) -> Statistics:
@@ -70,9 +71,14 @@ def _about_settings(found: Statistics) -> Iterator[str]:
     if len(found.channels.mean) == 3 and grey >= GREY_SHARE * found.num_readable:
         yield f"Train in grey: {grey / found.num_readable:.0%} of the images have no colour. --set data.channels=1"
         return
-    deep = sum(number for mode, number in found.modes.items() if mode in DEEP_MODES or mode.startswith("I;16"))
+    deep = sum(number for mode, number in found.modes.items() if is_deep_mode(mode))
     if deep and found.bits == 8:
         yield f"{counted(deep, 'image')} with more than 8 bits per level: --set data.bits=16 keeps them."
+    channels = len(found.channels.mean)
+    if not has_usual_statistics(channels, found.bits):
+        bits = "" if found.bits == 8 else f" --set data.bits={found.bits}"
+        yield f"Train with --set data.channels={channels}{bits}; the run measures mean and deviation itself."
+        return
     mean, std = (",".join(f"{value:.4g}" for value in values) for values in (found.channels.mean, found.channels.std))
     yield f"Normalise with these data's own figures: --set data.mean={mean} --set data.std={std}"
 

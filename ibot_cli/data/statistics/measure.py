@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
 from ibot_cli.data.moments import FULL_SCALE, histograms, moments_of
 from ibot_cli.data.perceptual_hash import hash_thumbnails, thumbnail
-from ibot_cli.data.picture import Picture
+from ibot_cli.data.picture import Picture, is_grey_mode
 from ibot_cli.data.sources import Source
 from ibot_cli.data.workers import Key
 
-GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 GREY_TOLERANCE = 2 / 255
 EMBEDDED = -1
 _ROWS = 16
@@ -160,8 +159,7 @@ class _Row:
 
     @property
     def stored_grey(self) -> bool:
-        mode = self.picture.stored_mode
-        return mode in GREY_MODES or mode.startswith("I;16")
+        return is_grey_mode(self.picture.stored_mode)
 
 
 def _columns(

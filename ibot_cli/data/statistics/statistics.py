@@ -95,7 +95,7 @@ def _summary(
     if not len(measured):
         raise DataError(
             f"None of the {len(unreadable):,} images looked at in {data} can be read:\n{list_bad(unreadable)}",
-            hint="DATA must hold images that can be opened with these --channels and --bits.",
+            hint="--channels and --bits say what the images are read as, like data.channels and data.bits of a run.",
         )
     describe = _describer(parts, measuring, measured)
     stored = measured.num_bytes[measured.num_bytes != EMBEDDED]
