@@ -42,7 +42,7 @@ def opening_lines(subject: Subject) -> list[str]:
         "from torchvision.transforms.v2 import functional",
         "",
         f"levels = tifffile.imread({FILE!r})  # [H, W, {subject.channels}]",
-        f"levels = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1) / {2**subject.bits - 1}",
+        "levels = torch.from_numpy(levels / np.iinfo(levels.dtype).max).float().permute(2, 0, 1)",
         f"levels = functional.resize(levels, {resized}, InterpolationMode.BICUBIC)",
         f"levels = functional.center_crop(levels, {size}).clamp(0, 1)",
         f"images = functional.normalize(levels, {list(subject.mean)}, {list(subject.std)}).unsqueeze(0)",

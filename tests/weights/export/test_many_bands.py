@@ -53,12 +53,13 @@ def test_it_comes_back_with_channels_bits_and_statistics(subject: Subject, name:
     assert max(compare(subject.network, FORMS[name].read_back(tmp_path), images).values()) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["safetensors", "timm"])
+@pytest.mark.parametrize(("name", "dtype"), [("safetensors", "uint16"), ("timm", "uint16"), ("timm", "uint8")])
 def test_its_own_lines_prepare_an_image(
-    subject: Subject, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: Subject, name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(subject, FORMS[name], tmp_path)
-    array = np.random.default_rng(0).integers(0, 4096, (25, 31, 5), dtype=np.uint16)
+    top = {"uint8": 255, "uint16": 4095}[dtype]
+    array = np.random.default_rng(0).integers(0, top + 1, (25, 31, 5)).astype(dtype)
     tifffile.imwrite(tmp_path / "image.tif", array, photometric="minisblack", planarconfig="contig")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
