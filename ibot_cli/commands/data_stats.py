@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from ibot_cli import console
-from ibot_cli.errors import UsageError
 from ibot_cli.options import AnyData, Json, Workers
 
 
@@ -34,8 +33,6 @@ def data_stats(
     from ibot_cli.data_view import show
     from ibot_cli.pack_view import Progress
 
-    if bits == "16" and data.startswith("builtin:"):
-        raise UsageError("The embedded images have 8 bits per level.", "Leave --bits out.")
     cores = free_cores()
     with Progress() as progress:
         found = measure_data(

@@ -89,7 +89,7 @@ def probe(source: Source, limit: int = 2000, seed: int = 0) -> DataSummary:
     if not modes:
         raise DataError(
             f"None of the {len(chosen):,} files looked at in {source.name} can be read:\n{list_bad(unreadable)}",
-            hint="DATA must hold images that Pillow can open.",
+            hint="DATA must hold images that can be opened with these data.channels and data.bits.",
         )
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     classes = None if source.classes is None else len(source.classes)

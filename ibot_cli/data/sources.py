@@ -159,7 +159,7 @@ def open_source(data: str, *, channels: int, bits: int = 8, decoder: str = "auto
     require_decoder(decoder)
     pixels = PixelFormat(channels=channels, bits=bits, decoder=decoder)
     if data.startswith("builtin:"):
-        return _open_builtin(data.removeprefix("builtin:"), channels, split)
+        return _open_builtin(data.removeprefix("builtin:"), pixels, split)
     if data.startswith("hf:"):
         return open_huggingface(data, pixels=pixels, split=split)
     with permitted(data):
@@ -189,15 +189,20 @@ def _open_file(path: Path, data: str, pixels: PixelFormat, split: Split) -> Sour
     return open_list(path, data, pixels=pixels)
 
 
-def _open_builtin(name: str, channels: int, split: Split) -> Source:
+def _open_builtin(name: str, pixels: PixelFormat, split: Split) -> Source:
     if name not in BUILTINS:
         raise unknown_builtin(name, tuple(BUILTINS))
-    if channels not in MODES:
+    if pixels.bits != 8:
         raise DataError(
-            f"builtin:{name} has images of 1 or 3 channels, not of {channels}.",
+            f"builtin:{name} has images of 8 bits, not of {pixels.bits}.",
+            hint="Set data.bits=8, or name images of your own.",
+        )
+    if pixels.channels not in MODES:
+        raise DataError(
+            f"builtin:{name} has images of 1 or 3 channels, not of {pixels.channels}.",
             hint="Set data.channels=1 or 3, or name images of your own.",
         )
-    return BUILTINS[name](channels=channels, split=split)
+    return BUILTINS[name](channels=pixels.channels, split=split)
 
 
 def _refuse_run(data: str, path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_sample_says_so(ibot: Command, photos: Path) -> None:
     ("args", "message"),
     [
         (("nowhere",), "There is no folder or file nowhere."),
-        (("builtin:digits", "--bits", "16"), "The embedded images have 8 bits per level."),
+        (("builtin:digits", "--bits", "16"), "builtin:digits has images of 8 bits, not of 16."),
     ],
 )
 def test_what_cannot_be_is_said(ibot: Command, args: tuple[str, ...], message: str) -> None:

@@ -59,3 +59,9 @@ def test_embedded_images_are_grey_or_colour() -> None:
     with pytest.raises(DataError, match="builtin:digits has images of 1 or 3 channels, not of 5") as caught:
         open_source("builtin:digits", channels=5)
     assert caught.value.hint == "Set data.channels=1 or 3, or name images of your own."
+
+
+def test_embedded_images_of_16_bits_are_refused():
+    with pytest.raises(DataError, match="builtin:photos has images of 8 bits, not of 16") as caught:
+        open_source("builtin:photos", channels=3, bits=16)
+    assert caught.value.hint == "Set data.bits=8, or name images of your own."
