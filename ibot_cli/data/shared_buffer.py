@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 
 
 class SharedBuffer:
@@ -46,9 +47,9 @@ class SharedBuffer:
         self.view = writable.toreadonly()
         return writable
 
-    def _close(self) -> None:
+    def _close(self, close: Callable[[int], None] = os.close) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)  # an argument: at the end of the interpreter `os` may be gone
             self._descriptor = -1
 
 
