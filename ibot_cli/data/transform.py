@@ -33,7 +33,7 @@ class ViewRecipe:
     """The views of a sample; the fields are those of `ViewsConfig`, and how levels become numbers.
 
     Attributes:
-        channels: 1 or 3.
+        channels: C; saturation, hue and grey are for 3 only.
         mean: Per channel, after scaling to 0..1.
         std: Per channel.
     """
