@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ibot_cli import console
-from ibot_cli.progress import counted, size_text
+from ibot_cli.quantities import counted, size_text
 
 if TYPE_CHECKING:
     from ibot_cli.data.statistics.result import ClassCount, Copy, Duplicates, Sizes, Spread, Statistics

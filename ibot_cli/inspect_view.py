@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ibot_cli import console
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 
 if TYPE_CHECKING:
     from ibot_cli.evaluate.inspection.inspection import HeadSizes, Inspection

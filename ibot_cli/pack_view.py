@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ibot_cli import console
-from ibot_cli.progress import PLAIN_INTERVAL, counted, duration, size_text, stage_bars
+from ibot_cli.progress import PLAIN_INTERVAL, stage_bars
+from ibot_cli.quantities import counted, duration, size_text
 
 if TYPE_CHECKING:
     from ibot_cli.data.packing.pack import PackResult

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ibot_cli import console
 from ibot_cli.config.settings import format_value
-from ibot_cli.progress import counted, duration
+from ibot_cli.quantities import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ibot_cli import console
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 
 if TYPE_CHECKING:
     from ibot_cli.data.sources import Source

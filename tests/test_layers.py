@@ -12,6 +12,7 @@ ROWS = (
     ("errors", "distributed", "durable"),
     ("cache_folder",),
     ("console", "lock", "options"),
+    ("quantities",),
     ("progress",),
     ("config", "core"),
     ("data",),

@@ -85,7 +85,8 @@ def visualize_patterns(
     from ibot_cli.evaluate.cluster.images import open_images
     from ibot_cli.evaluate.features import default_workers
     from ibot_cli.evaluate.precision import check_precision
-    from ibot_cli.progress import counted, stage_bars
+    from ibot_cli.progress import stage_bars
+    from ibot_cli.quantities import counted
     from ibot_cli.train.machine import choose_device
     from ibot_cli.visualize.patterns.files import check_pattern_folder, default_folder, pattern_numbers
     from ibot_cli.visualize.patterns.protocol import draw_patterns

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 
 _SHOWN = 5
 _CHECKED = 65_536  # rows at a time

@@ -15,7 +15,7 @@ from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.packing.shard_writer import entry
 from ibot_cli.data.sources import Source
 from ibot_cli.errors import DataError
-from ibot_cli.progress import size_text
+from ibot_cli.quantities import size_text
 
 IMAGES = 32
 SECONDS = 2.0  # large images are sampled in smaller number

@@ -9,7 +9,7 @@ from ibot_cli.data.channel_statistics import has_usual_statistics
 from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.picture import is_deep_mode
 from ibot_cli.data.statistics.result import Statistics
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 
 PACK_GAIN = 1.5  # a shorter side this many times that of a pack: decoding takes most of the loader's time
 GREY_SHARE = 0.99

@@ -14,7 +14,7 @@ from ibot_cli.evaluate.inspection.probe import Probe, probe
 from ibot_cli.evaluate.inspection.signs import Signs, find_faults, prototype_layers, read_signs, untrained
 from ibot_cli.evaluate.inspection.spread import Duplicates, duplicates_of
 from ibot_cli.evaluate.inspection.verdict import Evidence, Verdict, judge
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.weights.loaded import LoadedBackbone, Which
 from ibot_cli.weights.origin import Origin
 from ibot_cli.weights.statistics import PartStatistics, distance, measure_parts

@@ -12,7 +12,7 @@ from typing import Literal
 from ibot_cli.evaluate.inspection.probe import Probe
 from ibot_cli.evaluate.inspection.signs import STRUCTURED, Signs, untrained
 from ibot_cli.evaluate.inspection.spread import Answers, Spread
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 
 State = Literal["trained", "random", "collapsed", "broken", "incomplete", "unclear"]
 

@@ -9,7 +9,7 @@ from ibot_cli.evaluate.retrieval.average_precision import KS
 from ibot_cli.evaluate.retrieval.duplicate_result import DuplicatesResult, certain_first
 from ibot_cli.evaluate.retrieval.neighbours import QueryNeighbours
 from ibot_cli.evaluate.retrieval.protocol import RetrievalResult
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 
 _QUERIES, _GROUPS, _IMAGES = 5, 10, 6  # what a table shows; files and JSON have everything
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.correspondence.accuracy import Chance, MatchAccuracy
 from ibot_cli.visualize.correspondence.geometry import ViewBox
 from ibot_cli.visualize.correspondence.matching import Nearest

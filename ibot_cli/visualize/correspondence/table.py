@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ibot_cli import console
 from ibot_cli.evaluate.faults import each_left_out
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.correspondence.accuracy import MatchAccuracy
 from ibot_cli.visualize.correspondence.result import Correspondence, ImageMatches
 

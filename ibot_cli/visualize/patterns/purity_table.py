@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.patterns.result import Kind, Purity, PurityComparison
 from ibot_cli.visualize.patterns.wording import items
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli.errors import UsageError
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.patterns.collector import Collector
 from ibot_cli.visualize.patterns.result import Order, PatternOptions, Purity
 from ibot_cli.visualize.patterns.wording import item, items

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.patterns.result import Kind, Pattern, Patterns
 
 ORDERS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ibot_cli.data.places import is_here
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 

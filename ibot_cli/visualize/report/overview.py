@@ -9,7 +9,7 @@ from typing import Any
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.schema import Config
 from ibot_cli.evaluate.comparison import Cell
-from ibot_cli.progress import counted, duration
+from ibot_cli.quantities import counted, duration
 from ibot_cli.visualize.pages.numbers import NOTHING, number, percent
 from ibot_cli.visualize.report.evaluations import Evaluated, standing
 from ibot_cli.visualize.report.record import RunRecord

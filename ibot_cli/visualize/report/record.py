@@ -15,7 +15,7 @@ from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import from_mapping
 from ibot_cli.config.schema import Config
 from ibot_cli.errors import IBotError, RunError
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.runs.checkpoint import paths
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.evaluations import read_evaluations

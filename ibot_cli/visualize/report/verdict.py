@@ -8,7 +8,7 @@ from typing import Literal
 
 from ibot_cli.config.schema import Config
 from ibot_cli.evaluate.confidence import unpaired_difference
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.train.health import PATIENCE_EPOCHS, SlotHealth, verdict
 from ibot_cli.train.loop import resume_command
 from ibot_cli.visualize.report.evaluations import Evaluated, standing

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ibot_cli import console
 from ibot_cli.evaluate.faults import each_left_out
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.visualize.views.result import SeenView, TrainingViews
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from ibot_cli import __version__
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.weights.export import many_bands
 from ibot_cli.weights.export.agreement import Agreement
 from ibot_cli.weights.export.compare import difference_text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ibot_cli.config.schema import Config
-from ibot_cli.progress import counted
+from ibot_cli.quantities import counted
 from ibot_cli.weights.export.subject import Subject
 from ibot_cli.weights.origin import Origin
 
