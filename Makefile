@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := runs/demo
+# Tests run in two processes with one thread each: more threads than cores take turns at great cost.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help install demo test test-all lint types format reference clean
 
@@ -33,10 +35,10 @@ demo: $(INSTALLED)
 	@$(BIN)/ibot report $(RUN)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(TESTS) -m 'slow or not slow'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
