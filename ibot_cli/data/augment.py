@@ -21,9 +21,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 
 from ibot_cli.config.finetune import AugmentConfig
-from ibot_cli.data.bands import resized_levels
 from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes, pack_changes
 from ibot_cli.data.crops import crop_box, crop_resized
+from ibot_cli.data.formats.bands import resized_levels
 from ibot_cli.data.photometric import change_levels
 from ibot_cli.data.rng import stream
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource, Split, no_test_split
 from ibot_cli.data.folders import CHOSEN, TESTS, TRAIN
+from ibot_cli.data.indexing.name_table import NameTable
 from ibot_cli.data.lists import check_some_exist, repeated
-from ibot_cli.data.name_table import NameTable
 from ibot_cli.data.scan import EXTENSIONS, natural_order
 from ibot_cli.errors import DataError
 

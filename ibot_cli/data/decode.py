@@ -3,7 +3,7 @@
 What the formats become:
 
 - One channel is grey, three are RGB, 8 bits deep; the files are converted. For any other number of channels a file has
-  to have exactly so many (`ibot_cli.data.bands`); 16 bits keep the levels of deep files.
+  to have exactly so many (`ibot_cli.data.formats.bands`); 16 bits keep the levels of deep files.
 - Transparency is dropped over the stored colours, as torchvision's default loader does with `convert("RGB")`.
 - The EXIF orientation is applied. Of an animation the first frame counts.
 - 16-bit grey is scaled by 65535. 32-bit integers are scaled by 65535 when they come from PNG or PNM (16 bits by
@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ibot_cli.data.bands import WrongChannelsError, bands_of, displayable, to_channels, to_levels
-from ibot_cli.data.jpeg import decode_jpeg
+from ibot_cli.data.formats.bands import WrongChannelsError, bands_of, displayable, to_channels, to_levels
+from ibot_cli.data.formats.jpeg import decode_jpeg
+from ibot_cli.data.formats.tiff import TiffImage, is_tiff, upright
+from ibot_cli.data.formats.tiff_picture import TiffPicture, hidden_bands, place_in_stack
 from ibot_cli.data.picture import Picture, PixelFormat, UnreadableImage
 from ibot_cli.data.shards.member import member_content
-from ibot_cli.data.tiff import TiffImage, is_tiff, upright
-from ibot_cli.data.tiff_picture import TiffPicture, hidden_bands, place_in_stack
 
 __all__ = ["MODES", "FilePicture", "PixelFormat", "UnreadableImage", "open_bytes", "read_content", "to_mode"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, read_content
 from ibot_cli.data.encoded import EncodedSource
-from ibot_cli.data.file_states import FileStates, file_state, stat_files, states_fingerprint
-from ibot_cli.data.index import FolderIndex
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.file_states import FileStates, file_state, stat_files, states_fingerprint
+from ibot_cli.data.indexing.folder_index import FolderIndex
+from ibot_cli.data.indexing.name_table import NameTable
 from ibot_cli.data.picture import Encoded
 from ibot_cli.errors import DataError
 

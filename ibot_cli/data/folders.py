@@ -8,8 +8,8 @@ import numpy as np
 
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource, Split, no_test_split
-from ibot_cli.data.index import FolderIndex, open_index
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.folder_index import FolderIndex, open_index
+from ibot_cli.data.indexing.name_table import NameTable
 from ibot_cli.data.scan import Scan, natural_order, visible_folders
 from ibot_cli.errors import DataError
 

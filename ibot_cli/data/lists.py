@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ibot_cli.data.decode import PixelFormat
 from ibot_cli.data.files import FileSource
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.name_table import NameTable
 from ibot_cli.data.shards.member import is_member
 from ibot_cli.errors import DataError
 

@@ -14,11 +14,11 @@ from PIL import Image
 from ibot_cli.data.csv_list import is_csv, open_csv
 from ibot_cli.data.decode import MODES, PixelFormat
 from ibot_cli.data.digits import DigitsSource
-from ibot_cli.data.file_states import data_fingerprint
 from ibot_cli.data.files import FileSource, Split, no_test_split
 from ibot_cli.data.folders import open_folder
+from ibot_cli.data.formats.jpeg import require_decoder
 from ibot_cli.data.huggingface.source import open_huggingface
-from ibot_cli.data.jpeg import require_decoder
+from ibot_cli.data.indexing.file_states import data_fingerprint
 from ibot_cli.data.lists import open_list
 from ibot_cli.data.missing import not_there, permitted, unknown_builtin
 from ibot_cli.data.photos import PhotosSource

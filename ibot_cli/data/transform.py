@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
-from ibot_cli.data.bands import resized_levels
 from ibot_cli.data.changes import NUM_DRAWS, Changes, Strengths, draw_changes
 from ibot_cli.data.crops import center_corner, crop_box, shorter_resized
+from ibot_cli.data.formats.bands import resized_levels
 from ibot_cli.data.picture import Picture
 from ibot_cli.data.tensor_crops import cut_levels
 from ibot_cli.errors import DataError

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ibot_cli import __version__
-from ibot_cli.data.jpeg import decoder_in_use
+from ibot_cli.data.formats.jpeg import decoder_in_use
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 

@@ -13,7 +13,7 @@ from ibot_cli.config.load import Resolved
 from ibot_cli.config.schema import Config, RuntimeConfig
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
-from ibot_cli.data.jpeg import usual_decoder
+from ibot_cli.data.formats.jpeg import usual_decoder
 from ibot_cli.data.loader import ViewLoader, require_batch
 from ibot_cli.data.photos import PhotosSource
 from ibot_cli.data.probe import DataSummary, time_loading

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.core.backbone import Backbone
-from ibot_cli.data.bands import displayable, resized_levels
 from ibot_cli.data.crops import shorter_resized
 from ibot_cli.data.decode import MODES
+from ibot_cli.data.formats.bands import displayable, resized_levels
 from ibot_cli.data.transform import normalise, stack_images
 from ibot_cli.errors import DataError, UsageError, WeightsError
 from ibot_cli.weights.load import LoadedBackbone

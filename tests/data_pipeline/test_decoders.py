@@ -9,9 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
-from ibot_cli.data import jpeg
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
-from ibot_cli.data.jpeg import decoder_in_use, require_decoder, usual_decoder
+from ibot_cli.data.formats import jpeg
+from ibot_cli.data.formats.jpeg import decoder_in_use, require_decoder, usual_decoder
 from ibot_cli.data.rng import stream
 from ibot_cli.data.sources import open_source
 from ibot_cli.data.transform import ViewRecipe, cut_views, draw_views, usable_shrink

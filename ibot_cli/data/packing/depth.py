@@ -8,8 +8,8 @@ import warnings
 from PIL import Image
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
-from ibot_cli.data.tiff import TiffImage, is_tiff
-from ibot_cli.data.tiff_picture import hidden_bands
+from ibot_cli.data.formats.tiff import TiffImage, is_tiff
+from ibot_cli.data.formats.tiff_picture import hidden_bands
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_BITS = 24  # where a PNG file says how many bits a level has

@@ -24,12 +24,12 @@ import numpy as np
 from PIL import Image
 
 from ibot_cli.data.decode import PixelFormat, open_bytes
+from ibot_cli.data.formats.tiff import is_tiff
 from ibot_cli.data.packing.depth import check_deep, is_deep
 from ibot_cli.data.packing.options import PackOptions
 from ibot_cli.data.picture import Picture
 from ibot_cli.data.scan import EXTENSIONS
 from ibot_cli.data.sources import Source
-from ibot_cli.data.tiff import is_tiff
 
 PIXELS = PixelFormat(channels=3, decoder="pillow")  # the same bytes whatever else is installed
 LOSSY = ("JPEG", "MPO", "WEBP")  # lossless WebP exists, and is rarely met

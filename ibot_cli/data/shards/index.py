@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ibot_cli.cache_folder import cache_folder, cache_limit, remove_old, used
-from ibot_cli.data.array_file import DamagedFile, read_arrays, write_arrays
+from ibot_cli.data.indexing.array_file import DamagedFile, read_arrays, write_arrays
+from ibot_cli.data.indexing.shared_buffer import SharedBuffer
 from ibot_cli.data.shards.headers import Member
 from ibot_cli.data.shards.samples import Shard, read_shard
-from ibot_cli.data.shared_buffer import SharedBuffer
 from ibot_cli.errors import DataError
 
 KINDS = (("names", "|u1"), ("ends", "<i8"), ("offsets", "<i8"), ("sizes", "<i8"), ("labels", "<i4"))

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli.data.groups import LinkedGroups
-from ibot_cli.data.near_duplicates import near_pairs
-from ibot_cli.data.perceptual_hash import Hashes
 from ibot_cli.data.statistics.measure import EMBEDDED, Measurements
+from ibot_cli.data.statistics.near_duplicates import near_pairs
+from ibot_cli.data.statistics.perceptual_hash import Hashes
 from ibot_cli.data.statistics.result import Copy, Duplicates
 
 Describe = Callable[[int], tuple[str, str | None, str | None]]

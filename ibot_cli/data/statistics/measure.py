@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
 from ibot_cli.data.moments import FULL_SCALE, histograms, moments_of
-from ibot_cli.data.perceptual_hash import hash_thumbnails, thumbnail
 from ibot_cli.data.picture import Picture, is_grey_mode
 from ibot_cli.data.sources import Source
+from ibot_cli.data.statistics.perceptual_hash import hash_thumbnails, thumbnail
 from ibot_cli.data.workers import Key
 
 GREY_TOLERANCE = 2 / 255

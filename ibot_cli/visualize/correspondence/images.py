@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ibot_cli.data.bands import displayable
+from ibot_cli.data.formats.bands import displayable
 from ibot_cli.data.single import read_levels
 from ibot_cli.evaluate.faults import require_finite_features
 from ibot_cli.visualize.correspondence.matching import nearest_patches, patch_features

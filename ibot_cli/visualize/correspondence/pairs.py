@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ibot_cli.config.schema import DataConfig, ViewsConfig
-from ibot_cli.data.bands import displayable, resized_levels
 from ibot_cli.data.changes import pack_changes
+from ibot_cli.data.formats.bands import displayable, resized_levels
 from ibot_cli.data.photometric import change_levels
 from ibot_cli.data.rng import stream
 from ibot_cli.data.transform import DrawnView, ViewRecipe, draw_views, normalise, stack_images

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ibot_cli.data.bands import displayable
 from ibot_cli.data.decode import UnreadableImage
+from ibot_cli.data.formats.bands import displayable
 from ibot_cli.data.sources import Source
 from ibot_cli.visualize.lettering import Font, cut, drawable, line_height, short_name, wrapped
 from ibot_cli.visualize.palette import hues

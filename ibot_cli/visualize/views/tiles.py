@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ibot_cli.data.bands import displayable
+from ibot_cli.data.formats.bands import displayable
 from ibot_cli.visualize.scaling import scaled
 from ibot_cli.visualize.views.result import Point, SeenSample
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibot_cli.data.array_file import DamagedFile, read_arrays, write_arrays
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.array_file import DamagedFile, read_arrays, write_arrays
+from ibot_cli.data.indexing.name_table import NameTable
+from ibot_cli.data.indexing.shared_buffer import SharedBuffer
 from ibot_cli.data.scan import natural_key, natural_order
-from ibot_cli.data.shared_buffer import SharedBuffer
 
 NAMES = [["a.png", "é/ü.png", "x\udcff", "", "b"], ["one"], [], ["", ""], [str(number) for number in range(70_000)]]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.name_table import NameTable
+from ibot_cli.data.indexing.shared_buffer import SharedBuffer
 from ibot_cli.data.shards.member import tar_of
-from ibot_cli.data.shared_buffer import SharedBuffer
 
 MISSING = -1
 COARSE = 2 * 10**9  # nanoseconds; what changes twice within them can keep its modification time, on coarse file systems

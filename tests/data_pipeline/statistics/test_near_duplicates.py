@@ -8,10 +8,10 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
-from ibot_cli.data import near_duplicates
 from ibot_cli.data.groups import LinkedGroups
-from ibot_cli.data.near_duplicates import near_pairs
-from ibot_cli.data.perceptual_hash import Hashes, hash_thumbnails, thumbnail
+from ibot_cli.data.statistics import near_duplicates
+from ibot_cli.data.statistics.near_duplicates import near_pairs
+from ibot_cli.data.statistics.perceptual_hash import Hashes, hash_thumbnails, thumbnail
 
 ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
     "encoded": lambda image: jpeg(image, 60),

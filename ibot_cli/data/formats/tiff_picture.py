@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from ibot_cli.data.bands import INSTALL, displayable, to_channels, to_levels
+from ibot_cli.data.formats.bands import INSTALL, displayable, to_channels, to_levels
+from ibot_cli.data.formats.tiff import ALPHA_SAMPLES, TiffImage, is_tiff
 from ibot_cli.data.picture import PixelFormat, UnreadableImage
-from ibot_cli.data.tiff import ALPHA_SAMPLES, TiffImage, is_tiff
 
 SAMPLES, EXTRA_SAMPLES = 277, 338  # tags
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ibot_cli.data import file_states
 from ibot_cli.data.decode import UnreadableImage
-from ibot_cli.data.file_states import (
+from ibot_cli.data.indexing import file_states
+from ibot_cli.data.indexing.file_states import (
     MISSING,
     FileStates,
     data_fingerprint,
@@ -14,7 +14,7 @@ from ibot_cli.data.file_states import (
     stat_files,
     states_fingerprint,
 )
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.name_table import NameTable
 from ibot_cli.data.sources import open_source
 from tests.data_pipeline.shards.tars import write_tar
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ibot_cli.data.bands import displayable, resized_levels, to_channels
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
+from ibot_cli.data.formats.bands import displayable, resized_levels, to_channels
 from ibot_cli.data.transform import eval_transform
 
 

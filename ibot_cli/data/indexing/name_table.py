@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli.data.shared_buffer import SharedBuffer
+from ibot_cli.data.indexing.shared_buffer import SharedBuffer
 
 _CHUNK = 65536
 

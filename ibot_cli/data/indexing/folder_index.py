@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibot_cli.cache_folder import cache_folder, cache_limit, remove_old, used
-from ibot_cli.data.array_file import DamagedFile, read_arrays, write_arrays
-from ibot_cli.data.file_states import COARSE, FileStates
-from ibot_cli.data.name_table import NameTable
+from ibot_cli.data.indexing.array_file import DamagedFile, read_arrays, write_arrays
+from ibot_cli.data.indexing.file_states import COARSE, FileStates
+from ibot_cli.data.indexing.name_table import NameTable
 from ibot_cli.data.scan import REPEATED, UNREADABLE, Scan, Visited, link_state, listing_digest, scan_images
 
 KIND = "folders"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ibot_cli.cache_folder import cache_folder
-from ibot_cli.data import index as module
 from ibot_cli.data.decode import PixelFormat, UnreadableImage
 from ibot_cli.data.files import CHANGED
 from ibot_cli.data.folders import open_folder
-from ibot_cli.data.index import open_index
+from ibot_cli.data.indexing import folder_index as module
+from ibot_cli.data.indexing.folder_index import open_index
 from ibot_cli.data.sources import FileSource, Subset, known_fingerprint, open_source
 from tests.data_pipeline.images import write_image
 

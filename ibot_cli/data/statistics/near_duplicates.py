@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ibot_cli.data.perceptual_hash import Hashes
+from ibot_cli.data.statistics.perceptual_hash import Hashes
 
 MAX_BITS = 7
 MIN_COSINE = 0.97

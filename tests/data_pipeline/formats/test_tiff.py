@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ibot_cli.data.decode import PixelFormat, UnreadableImage, open_bytes
+from ibot_cli.data.formats.tiff import TiffImage, upright
 from ibot_cli.data.packing.depth import is_deep
-from ibot_cli.data.tiff import TiffImage, upright
 
 tifffile = pytest.importorskip("tifffile")
 HEIGHT, WIDTH = 20, 30
