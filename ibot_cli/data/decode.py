@@ -134,7 +134,7 @@ class FilePicture:
         return values if values.ndim == 3 else values[..., None]
 
     def image(self) -> Image.Image:
-        """The whole picture for people, upright; see `ibot_cli.data.bands.displayable`."""
+        """The whole picture for people, upright; see `ibot_cli.data.formats.bands.displayable`."""
         return self._decoded() if self._pixels.plain else displayable(self._bands())
 
     def _quick(self) -> np.ndarray | None:

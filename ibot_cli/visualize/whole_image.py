@@ -44,7 +44,7 @@ class WholeImage:
 
     Attributes:
         pixels: Normalised, float32 `[C, H, W]`; H and W are multiples of `stride`.
-        shown: The very same pixels for people, mode `L` or `RGB`, H x W; see `ibot_cli.data.bands.displayable`.
+        shown: The very same pixels for people, mode `L` or `RGB`, H x W; see `ibot_cli.data.formats.bands.displayable`.
         grid: Patches: rows, columns.
         stride: Pixels of `shown` per patch and side.
         source_size: Width and height of the source image.

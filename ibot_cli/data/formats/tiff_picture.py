@@ -76,7 +76,7 @@ class TiffPicture:
             return to_channels(levels, self._pixels.channels, alpha=self._file.alpha)
 
     def image(self) -> Image.Image:
-        """What people are shown; see `ibot_cli.data.bands.displayable`."""
+        """What people are shown; see `ibot_cli.data.formats.bands.displayable`."""
         return displayable(self.levels())
 
     @contextmanager

@@ -46,7 +46,7 @@ class ViewPair:
     source_size: tuple[int, int]
 
     def picture(self, view: int) -> Image.Image:
-        """One of the two views, mode `L` or `RGB`; see `ibot_cli.data.bands.displayable`."""
+        """One of the two views, mode `L` or `RGB`; see `ibot_cli.data.formats.bands.displayable`."""
         return displayable(self.levels[view])
 
     def pixels(self, recipe: ViewRecipe) -> Tensor:
