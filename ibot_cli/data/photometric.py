@@ -71,15 +71,15 @@ class Plan(NamedTuple):
         groups: Chunk by chunk, in order.
         order: The views of all chunks, `[n]` on the device, or None where they are taken as they come.
         luma: Shares of the channels in the grey level, `[C, 1, 1]` on the device.
-        scale: Factors of the normalisation of levels, `[C, 1, 1]`.
-        shift: Its summands, `[C, 1, 1]`.
+        mean: Of the normalisation, after scaling to 0..1, `[C, 1, 1]`.
+        std: Likewise.
     """
 
     groups: list[Group]
     order: Tensor | None
     luma: Tensor
-    scale: Tensor
-    shift: Tensor
+    mean: Tensor
+    std: Tensor
 
 
 def finish_views(
@@ -112,7 +112,7 @@ def finish_views(
         raise ValueError(f"{num} views need changes of {num} x {COLUMNS}, not {tuple(changes.shape)}")
     out = torch.empty((num, channels, height, width), dtype=dtype, device=levels.device)
     luma = LUMA if channels == 3 else (1 / channels,) * channels
-    per_channel = [*luma, *(1 / (255 * s) for s in std), *(-m / s for m, s in zip(mean, std, strict=True))]
+    per_channel = [*luma, *mean, *std]
     step = max(CHUNK["cpu" if levels.device.type == "cpu" else "other"] // max(height * width * channels, 1), 1)
     plan = _plan(*_stages(changes.numpy(), channels == 3), step, per_channel, levels.device)
     waiting = iter(plan.groups)
@@ -126,11 +126,11 @@ def finish_views(
         while following is not None and following.chunk == chunk:
             _change(values, following, plan.luma, threshold)
             following = next(waiting, None)
-        values.mul_(plan.scale)
+        values.div_(255).sub_(plan.mean)  # in the order of `normalise`: unchanged views have its very bits
         if plan.order is None:
-            torch.add(values, plan.shift, out=out[part])
+            torch.div(values, plan.std, out=out[part])
         else:
-            out.index_copy_(0, plan.order[part], values.add_(plan.shift).to(dtype))
+            out.index_copy_(0, plan.order[part], values.div_(plan.std).to(dtype))
     return out
 
 
