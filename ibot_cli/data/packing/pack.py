@@ -109,6 +109,10 @@ def _written(packing: Packing, journal: Journal, workers: int, report: Report, d
         content = _content(packing.parts, journal, unreadable, data)
         write_json(out / PACK, content)
         (out / UNFINISHED).unlink()
+    except DataError:
+        if not journal.shards:  # or the same command would be refused once the images are repaired
+            (out / UNFINISHED).unlink(missing_ok=True)
+        raise
     except OSError as error:
         raise DataError(
             f"{out} cannot be written: {error.strerror or error}.",

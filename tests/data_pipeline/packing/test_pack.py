@@ -403,3 +403,12 @@ def test_embedded_images_come_back_as_they_were(tmp_path: Path) -> None:
     after = open_source(str(tmp_path / "out"), channels=1, split="test")
     assert len(after) == 360 and after.labels.tolist() == before.labels.tolist()  # type: ignore[union-attr]
     assert all(np.array_equal(after.levels(i), before.levels(i)) for i in range(0, 360, 40))
+
+
+def test_repaired_images_go_into_the_folder_of_a_pack_that_had_no_shard(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "a.jpg", b"junk")
+    with pytest.raises(DataError, match="No readable image"):
+        packed(tmp_path / "data", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write(tmp_path / "data" / "a.jpg", next(photographs(tmp_path / "other", 1).rglob("*.jpg")).read_bytes())
+    assert packed(tmp_path / "data", tmp_path / "out").images == {"train": 1}
