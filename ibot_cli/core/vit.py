@@ -14,6 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ibot_cli.core.attention import attend
 from ibot_cli.core.backbone import Backbone, BlockTokens, init_linear, residual, wanted_rows
 
 
@@ -98,7 +99,7 @@ class ViT(Backbone):
         x = self._embed(images, mask)
         for index, block in enumerate(self.blocks):
             attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
-            heads = _attend(block.attn, block.norm1(x))
+            heads = attend(block.attn, block.norm1(x))
             if patches is not None and block is self.blocks[-1]:
                 # No token sees another one after the last attention.
                 rows = wanted_rows(x, patches, 1 + self.registers)
@@ -198,21 +199,6 @@ def joined_prefix(rows: Tensor, prefix: int) -> Tensor:
 
 def _through(block: Block, x: Tensor) -> Tensor:
     """A whole block without drop path, by the very operations of `ViT.forward`."""
-    x = x + block.attn.proj(_attend(block.attn, block.norm1(x)))
+    x = x + block.attn.proj(attend(block.attn, block.norm1(x)))
     x = x + block.mlp(block.norm2(x))
     return x
-
-
-def _attend(layer: Attention, x: Tensor) -> Tensor:
-    """Multi-head self-attention up to its output projection, `[B, 1 + N, D]` to the same.
-
-    Training on a CPU, it runs in float32 even under bf16 autocast: the backward pass of torch's bf16 kernel takes twice
-    (197 tokens) to seven times (37 tokens) as long there, and is less exact.
-    """
-    qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim))
-    with torch.autocast("cpu", enabled=False):
-        if qkv.requires_grad and qkv.device.type == "cpu":
-            qkv = qkv.float()
-        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
-        out = functional.scaled_dot_product_attention(query, key, value)
-    return out.transpose(1, 2).flatten(2)
