@@ -57,7 +57,7 @@ def make_batch(images: int, seed: int, device: torch.device) -> Batch:
     return Batch.make(whole, local, mask).to(device)
 
 
-def our_step(device: torch.device, bf16: bool) -> Step:
+def our_step(device: torch.device, dtype: torch.dtype | None) -> Step:
     """The step of `ibot pretrain` for ViT-S/16, with its draw of drop-path factors."""
 
     def network(mask_token: bool) -> Network:
@@ -66,7 +66,7 @@ def our_step(device: torch.device, bf16: bool) -> Step:
 
     objective = Objective(network(True), network(False)).to(device)
     optimizer = build_optimizer(objective.student, betas=(0.9, 0.999), eps=1e-8)
-    settings = StepSettings(clip_grad=3.0, clip_mode="tensor", bf16=bf16, average_over_ranks=lambda tensors: None)
+    settings = StepSettings(clip_grad=3.0, clip_mode="tensor", dtype=dtype, average_over_ranks=lambda tensors: None)
     now = Now(**SCHEDULE, teacher_momentum=0.996, freeze_prototypes=False)
     generator = torch.Generator().manual_seed(0)
 
@@ -94,9 +94,9 @@ def their_step(device: torch.device, half: torch.dtype | None = None) -> Step:
 
 def sides(device: torch.device) -> dict[str, Callable[[], Step]]:
     """Everything that is compared, by name, in the order in which it takes turns."""
-    found = {"baseline_fp32": lambda: their_step(device), "ours_fp32": lambda: our_step(device, bf16=False)}
+    found = {"baseline_fp32": lambda: their_step(device), "ours_fp32": lambda: our_step(device, None)}
     if has_native_bf16(device):
-        found["ours_bf16"] = lambda: our_step(device, bf16=True)
+        found["ours_bf16"] = lambda: our_step(device, torch.bfloat16)
     if device.type == "cuda":
         found["baseline_fp16"] = lambda: their_step(device, torch.float16)
     return found

@@ -48,7 +48,7 @@ def loop(threads: int, seconds: float) -> list[float]:
 
     objective = Objective(network(True), network(False), balance="sinkhorn")
     optimizer = build_optimizer(objective.student, betas=(0.9, 0.999), eps=1e-8)
-    settings = StepSettings(clip_grad=3.0, clip_mode="tensor", bf16=False, average_over_ranks=lambda tensors: None)
+    settings = StepSettings(clip_grad=3.0, clip_mode="tensor", dtype=None, average_over_ranks=lambda tensors: None)
     now = Now(
         lr=1e-4, weight_decay=0.04, teacher_temp=0.04, teacher_patch_temp=0.04, teacher_momentum=0.99,
         freeze_prototypes=False,

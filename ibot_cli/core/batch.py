@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def masked_entries(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,12 +32,13 @@ class Batch:
     """One micro-batch.
 
     Attributes:
-        global_views: `[V, B, C, H, W]`, normalised float32, or bf16 where the networks compute in it.
+        global_views: `[V, B, C, H, W]`, normalised float32, or the type that the networks compute in.
         local_views: `[L, B, C, h, w]`; L may be 0.
         mask: bool `[V, B, N]`, True where the student sees the mask token.
-        mask_index: int64 `[M]`, positions of the masked patches in the flattened `[V * B * N]`, ascending.
-        mask_weights: float32 `[M]`, `1 / (masked patches of that view * V * B)`; V * B counts all image views, so a
-            view without masked patches counts 0 (the per-image average of the authors' code).
+        mask_index: int64 `[M]`, positions of the masked patches in the flattened `[V * B * N]`, ascending; 0 for
+            padding.
+        mask_weights: float32 `[M]`, `1 / (masked patches of that view * V * B)`, and 0 for padding only; V * B counts
+            all image views, so a view without masked patches counts 0 (the per-image average of the authors' code).
         drop_path: float32 `[depth, 2, V + L, B]`, factors of the student's residual branches, or None for no drop.
     """
 
@@ -68,6 +70,20 @@ class Batch:
     def with_drop_path(self, drop_path: Tensor | None) -> Batch:
         """The same batch with the factors of this step."""
         return replace(self, drop_path=drop_path)
+
+    def padded(self, size: int) -> Batch:
+        """The same batch with `size` entries of masked patches; those that are added count nothing.
+
+        Raises:
+            ValueError: There are more already.
+        """
+        missing = size - len(self.mask_index)
+        if missing < 0:
+            raise ValueError(f"{len(self.mask_index)} masked patches are more than {size}")
+        if not missing:
+            return self
+        index, weights = (functional.pad(x, (0, missing)) for x in (self.mask_index, self.mask_weights))
+        return replace(self, mask_index=index, mask_weights=weights)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; copies from pinned memory do not block."""

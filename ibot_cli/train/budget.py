@@ -9,6 +9,7 @@ import torch
 
 from ibot_cli import distributed
 from ibot_cli.config.schema import Config
+from ibot_cli.core.arithmetic import AUTOCAST
 from ibot_cli.errors import UsageError
 from ibot_cli.train.choices import Choice
 from ibot_cli.train.machine import available_memory, resident_memory
@@ -114,7 +115,7 @@ def fitting_share(rank_batch: int, step_bytes: Callable[[int], int], available: 
 
 
 def _memory(config: Config, device: torch.device, micro: int, micro_batches: int) -> Memory:
-    estimate: MemoryEstimate = estimate_step(config, micro, config.runtime.precision == "bf16", micro_batches)
+    estimate: MemoryEstimate = estimate_step(config, micro, AUTOCAST[config.runtime.precision or "fp32"], micro_batches)
     return Memory(
         base=resident_memory() if device.type == "cpu" else 0,
         step=int(estimate.peak * OVERHEAD[device.type]),

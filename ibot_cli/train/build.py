@@ -7,6 +7,7 @@ import torch
 from ibot_cli import distributed
 from ibot_cli.config.schema import Config
 from ibot_cli.core import swin
+from ibot_cli.core.arithmetic import AUTOCAST
 from ibot_cli.core.backbone import Backbone
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.masking import MaskSampler
@@ -45,6 +46,7 @@ def network_of(config: Config, mask_token: bool) -> Network:
             activation=head.activation,
             norm=head.norm,
             trainable_norm=head.trainable_norm,
+            separate_mlp=head.separate_mlp,
         ),
     )
 
@@ -56,6 +58,7 @@ def objective_of(config: Config, sum_over_ranks: SumOverRanks = identity) -> Obj
         torch.manual_seed(config.train.seed)
         student = network_of(config, mask_token=settings.patch != "none")
         teacher = network_of(config, mask_token=False)
+    student.backbone.checkpointing = config.runtime.checkpointing == "blocks"
     objective = Objective(
         student,
         teacher,
@@ -65,6 +68,7 @@ def objective_of(config: Config, sum_over_ranks: SumOverRanks = identity) -> Obj
         patch_weight=settings.patch_weight,
         balance=settings.balance,
         sinkhorn_iterations=settings.sinkhorn_iterations,
+        koleo_weight=settings.koleo_weight,
         center_momentum=settings.center_momentum,
         patch_center_momentum=settings.patch_center_momentum,
         student_temp=settings.student_temp,
@@ -120,7 +124,7 @@ def view_loader(
     Raises:
         DataError: Fewer images than one batch.
     """
-    bf16 = config.runtime.precision == "bf16" and torch.device(device).type == "cuda"
+    low = AUTOCAST[config.runtime.precision or "fp32"] if torch.device(device).type == "cuda" else None
     return ViewLoader(
         source,
         ViewRecipe.from_config(config.views, config.data),
@@ -134,7 +138,7 @@ def view_loader(
         world=distributed.world(),
         grid=config.views.global_size // stride_of(config),
         device=device,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
+        dtype=low or torch.float32,
         max_bad_ratio=config.data.max_bad_ratio,
         max_bad_files=config.data.max_bad_files,
     )

@@ -115,7 +115,7 @@ class Loop:
         self.settings = StepSettings(
             clip_grad=config.optim.clip_grad,
             clip_mode=config.optim.clip_mode,
-            bf16=plan.bf16,
+            dtype=plan.dtype,
             average_over_ranks=distributed.average_over_ranks,
         )
         self._saved_step = self.step

@@ -65,13 +65,15 @@ class MemoryEstimate:
     resident: int
 
 
-def estimate_step(config: Config, micro_batch_size: int, bf16: bool, micro_batches: int = 1) -> MemoryEstimate:
+def estimate_step(
+    config: Config, micro_batch_size: int, dtype: torch.dtype | None, micro_batches: int = 1
+) -> MemoryEstimate:
     """Memory of a training step, without computing anything.
 
     Args:
         config: Resolved, at least in everything that decides a shape.
         micro_batch_size: Images per forward pass.
-        bf16: Whether the networks run in bf16.
+        dtype: What the networks' products are computed in under autocast, None for no autocast.
         micro_batches: Forward passes per update, at most 2 matter.
 
     Returns:
@@ -85,7 +87,7 @@ def estimate_step(config: Config, micro_batch_size: int, bf16: bool, micro_batch
         settings = StepSettings(
             clip_grad=config.optim.clip_grad,
             clip_mode=config.optim.clip_mode,
-            bf16=bf16,
+            dtype=dtype,
             average_over_ranks=lambda tensors: None,
         )
         now = Now(

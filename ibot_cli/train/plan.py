@@ -11,6 +11,7 @@ import torch
 from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
 from ibot_cli.config.schema import Config, RuntimeConfig
+from ibot_cli.core.arithmetic import AUTOCAST
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
 from ibot_cli.data.formats.jpeg import usual_decoder
@@ -44,7 +45,7 @@ class Plan:
         warnings: What the user should know.
         data: What was found.
         device: Where the networks run.
-        bf16: Whether they run in bf16.
+        dtype: What their products are computed in under autocast, None for no autocast.
         micro_batches: Forward passes per update and process.
         schedule: Values at every step.
         parameters: Numbers of parameters: `backbone`, `head`.
@@ -58,7 +59,7 @@ class Plan:
     warnings: list[str]
     data: DataSummary
     device: torch.device
-    bf16: bool
+    dtype: torch.dtype | None
     micro_batches: int
     schedule: Schedule
     parameters: Mapping[str, int]
@@ -124,7 +125,7 @@ def make_plan(
         ],
         data=summary,
         device=device,
-        bf16=config.runtime.precision == "bf16",
+        dtype=AUTOCAST[known(config.runtime.precision)],
         micro_batches=rank_batch // micro,
         schedule=Schedule(
             epochs=known(config.train.epochs),

@@ -11,6 +11,7 @@ from torch import Tensor
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.objective import Now, Objective, Outcome
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
+from ibot_cli.core.scale import LossScale
 from ibot_cli.core.stats import Stats
 
 
@@ -42,14 +43,16 @@ class StepSettings:
     Attributes:
         clip_grad: Largest gradient norm, 0 for none.
         clip_mode: `tensor` or `global`.
-        bf16: Whether the networks run under bf16 autocast.
+        dtype: What the networks' products are computed in under autocast, None for none.
+        scaler: Loss scale of float16, None for none.
         average_over_ranks: Averages the given tensors over processes, in place.
     """
 
     clip_grad: float
     clip_mode: str
-    bf16: bool
+    dtype: torch.dtype | None
     average_over_ranks: Callable[[Sequence[Tensor]], None]
+    scaler: LossScale | None = None
 
 
 def train_step(
@@ -65,7 +68,7 @@ def train_step(
     made on the device.
     """
     apply_schedule(optimizer, now.lr, now.weight_decay)
-    outcomes = [_forward_backward(objective, batch, now, settings.bf16, 1 / len(batches)) for batch in batches]
+    outcomes = [_forward_backward(objective, batch, now, settings.dtype, 1 / len(batches)) for batch in batches]
     report = _mean(outcomes)
     student = objective.student
     if now.freeze_prototypes:
@@ -90,9 +93,9 @@ def train_step(
     )
 
 
-def _forward_backward(objective: Objective, batch: Batch, now: Now, bf16: bool, share: float) -> Outcome:
+def _forward_backward(objective: Objective, batch: Batch, now: Now, dtype: torch.dtype | None, share: float) -> Outcome:
     """Losses of one micro-batch, their gradient added to the student's; returns the outcome without its graph."""
-    with torch.autocast(batch.global_views.device.type, dtype=torch.bfloat16, enabled=bf16):
+    with torch.autocast(batch.global_views.device.type, dtype=dtype, enabled=dtype is not None):
         outcome = objective.losses(batch, now)
     total = torch.stack([*outcome.terms.values()]).sum() * share
     total.backward()

@@ -68,7 +68,7 @@ def test_losses_gradients_centres_and_weights_over_two_steps(recorded):
     objective = golden.build_objective(recorded)
     optimizer = build_optimizer(objective.student, betas=(0.9, 0.999), eps=1e-8)
     settings = StepSettings(
-        clip_grad=meta["clip_grad"], clip_mode="tensor", bf16=False, average_over_ranks=lambda tensors: None
+        clip_grad=meta["clip_grad"], clip_mode="tensor", dtype=None, average_over_ranks=lambda tensors: None
     )
     now = now_of(meta)
     for step in recorded["steps"]:

@@ -34,7 +34,7 @@ def linear(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """A step that takes 100 MiB, 10 MiB per image and 5 MiB where gradients add up; returns what was estimated."""
     asked: list[tuple[int, int]] = []
 
-    def estimate(config: Config, micro: int, bf16: bool, micro_batches: int) -> MemoryEstimate:
+    def estimate(config: Config, micro: int, dtype: torch.dtype | None, micro_batches: int) -> MemoryEstimate:
         asked.append((micro, micro_batches))
         return MemoryEstimate(peak=MIB * (100 + 10 * micro + 5 * (micro_batches > 1)), resident=0)
 

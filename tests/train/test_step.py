@@ -23,7 +23,7 @@ def settings(**changes: Any) -> StepSettings:
     values: dict[str, Any] = {
         "clip_grad": 0.0,
         "clip_mode": "tensor",
-        "bf16": False,
+        "dtype": None,
         "average_over_ranks": lambda tensors: None,
     }
     return StepSettings(**{**values, **changes})
@@ -228,7 +228,7 @@ def test_averaging_over_ranks_covers_gradients_and_terms() -> None:
 def test_bf16_is_finite_close_and_keeps_float32_state() -> None:
     low, full = Training(), Training()
     batch = tiny.batch(4, drop_path=drop_path_factors(0.3, 2, 4, 4, torch.Generator().manual_seed(0)))
-    ours, theirs = low.step([batch], settings(bf16=True)), full.step([batch])
+    ours, theirs = low.step([batch], settings(dtype=torch.bfloat16)), full.step([batch])
     assert ours.finite
     for name in ("cls", "patch"):
         assert ours.terms[name].dtype == torch.float32

@@ -87,7 +87,7 @@ class FinetuneLoop:
         self.settings = FinetuneStepSettings(
             weight_decay=optim.weight_decay,
             clip_grad=optim.clip_grad,
-            bf16=plan.bf16,
+            dtype=plan.dtype,
             average_over_ranks=distributed.average_over_ranks,
         )
         self.losses = torch.zeros(2, dtype=torch.float64, device=plan.device)  # sum and number in this epoch

@@ -6,6 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ibot_cli.config.finetune import FinetuneConfig
+from ibot_cli.core.arithmetic import AUTOCAST
 from ibot_cli.core.optim import build_optimizer
 from ibot_cli.data.finetune_loader import LabelledBatch
 from ibot_cli.train.budget import BUDGET, OVERHEAD, Memory, fitting_share
@@ -34,7 +35,7 @@ def step_bytes(shape: ClassifierShape, config: FinetuneConfig, micro_batch_size:
         settings = FinetuneStepSettings(
             weight_decay=config.optim.weight_decay,
             clip_grad=config.optim.clip_grad,
-            bf16=config.runtime.precision == "bf16",
+            dtype=AUTOCAST[config.runtime.precision or "fp32"],
             average_over_ranks=lambda tensors: None,
         )
         side, channels = shape.backbone.image_size, shape.backbone.channels

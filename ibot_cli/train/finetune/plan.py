@@ -11,6 +11,7 @@ from ibot_cli import distributed
 from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import Resolution
 from ibot_cli.core import swin
+from ibot_cli.core.arithmetic import AUTOCAST
 from ibot_cli.data.augment import AugmentRecipe
 from ibot_cli.data.bad_files import BadLimits
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
@@ -64,9 +65,9 @@ class FinetunePlan:
     memory: Memory | None
 
     @property
-    def bf16(self) -> bool:
-        """Whether the network runs in bf16 while training."""
-        return self.config.runtime.precision == "bf16"
+    def dtype(self) -> torch.dtype | None:
+        """What the network's products are computed in under autocast while training, None for no autocast."""
+        return AUTOCAST[known(self.config.runtime.precision)]
 
     @property
     def preparation(self) -> ImagePreparation:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
+from ibot_cli.core.scale import LossScale
 from ibot_cli.data.finetune_loader import LabelledBatch
 
 
@@ -36,14 +37,16 @@ class FinetuneStepSettings:
     Attributes:
         weight_decay: Of the matrices.
         clip_grad: Largest norm of the whole gradient, 0 for none.
-        bf16: Whether the network runs under bf16 autocast.
+        dtype: What the network's products are computed in under autocast, None for none.
+        scaler: Loss scale of float16, None for none.
         average_over_ranks: Averages the given tensors over processes, in place.
     """
 
     weight_decay: float
     clip_grad: float
-    bf16: bool
+    dtype: torch.dtype | None
     average_over_ranks: Callable[[Sequence[Tensor]], None]
+    scaler: LossScale | None = None
 
 
 def finetune_step(
@@ -66,9 +69,9 @@ def finetune_step(
     """
     apply_schedule(optimizer, lr, settings.weight_decay)
     images = sum(len(batch) for batch, _ in batches)
-    losses = []
+    losses, dtype = [], settings.dtype
     for batch, drop_path in batches:
-        with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype is not None):
             logits = model(batch.images, drop_path)
         loss = soft_cross_entropy(logits, batch.targets) * (len(batch) / images)
         loss.backward()

@@ -30,9 +30,9 @@ def batch(images: int = 6, seed: int = 0) -> LabelledBatch:
     return LabelledBatch(pixels, torch.rand(images, 5, generator=generator).softmax(dim=1))
 
 
-def settings(clip_grad: float = 0.0, bf16: bool = False) -> FinetuneStepSettings:
+def settings(clip_grad: float = 0.0, dtype: torch.dtype | None = None) -> FinetuneStepSettings:
     return FinetuneStepSettings(
-        weight_decay=0.05, clip_grad=clip_grad, bf16=bf16, average_over_ranks=lambda tensors: None
+        weight_decay=0.05, clip_grad=clip_grad, dtype=dtype, average_over_ranks=lambda tensors: None
     )
 
 
@@ -98,7 +98,7 @@ def test_a_bad_step_changes_nothing(bad: float) -> None:
 
 
 def test_bf16_computes_the_loss_in_float32() -> None:
-    report = step(model(), (batch(), None), bf16=True)
+    report = step(model(), (batch(), None), dtype=torch.bfloat16)
     assert report.loss.dtype == torch.float32
     torch.testing.assert_close(report.loss, step(model(), (batch(), None)).loss, atol=0.05, rtol=0.05)
 
