@@ -109,6 +109,12 @@ class ModelConfig:
     registers: int = setting(
         0, "ViT register tokens: learned, without position, in no output.", low=0, high=64, unit="tokens"
     )
+    layer_scale: float = setting(
+        0.0,
+        "Initial value of a ViT's learned factors per channel on each residual branch; 0 has none.",
+        low=0,
+        high=10,
+    )
     window_size: int = setting(7, "Swin attention window.", low=1, unit="tokens")
     drop_path: float = setting(0.1, "Stochastic depth of the student's last block, linear from 0.", low=0, high=0.9)
 
@@ -122,6 +128,7 @@ class HeadConfig:
     )
     patch_prototypes: int | None = setting(8192, "Output size of a separate patch head.", low=2, auto=True)
     shared: bool = setting(True, "CLS and patches share the prototypes.")
+    separate_mlp: bool = setting(False, "Patches have an MLP of their own too; needs separate prototypes.")
     hidden_size: int = setting(2048, "Width of the MLP.", low=1)
     bottleneck_size: int = setting(256, "Width of the normalised bottleneck.", low=1)
     num_layers: int = setting(3, "Linear layers of the MLP.", low=1, high=6)
@@ -138,6 +145,9 @@ class ObjectiveConfig:
     patch: Literal["online", "none"] = setting("online", "Target of masked patches; none is DINO.")
     cls_weight: float = setting(1.0, "Weight of the class-token loss.", low=0)
     patch_weight: float = setting(1.0, "Weight of the masked-patch loss.", low=0)
+    koleo_weight: float = setting(
+        0.0, "Weight of the KoLeo term, which keeps the class tokens of a batch apart; 0 leaves it out.", low=0
+    )
     balance: Literal["center", "sinkhorn"] = setting(
         "center", "What keeps the teacher from collapsing: a moving centre (published), or Sinkhorn-Knopp."
     )

@@ -5,6 +5,8 @@ Shapes: D token width, d bottleneck, K prototypes of the CLS head, K' of the pat
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -76,7 +78,7 @@ class BatchNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """iBOT's projection head, shared by CLS and patches up to the prototypes, and usually there too.
+    """iBOT's projection head, usually shared by CLS and patches; prototypes, or all of it, can be separate.
 
     Args:
         in_size: D.
@@ -88,9 +90,11 @@ class Head(nn.Module):
         activation: `gelu` or `relu`.
         norm: `none`, or `batch` after each hidden layer.
         trainable_norm: Whether the prototypes' norms are learnt.
+        separate_mlp: Whether patches have an MLP of their own, `mlp2`, of the same sizes.
 
     Source:
-        iBOT (arXiv 2111.07832), appendix; DINO's head (arXiv 2104.14294). Layer names as in the authors' code.
+        iBOT (arXiv 2111.07832), appendix; DINO's head (arXiv 2104.14294). Layer names as in the authors' code. Two
+        MLPs: the untied heads of DINOv2 (arXiv 2304.07193), section 4.
     """
 
     def __init__(
@@ -105,20 +109,12 @@ class Head(nn.Module):
         activation: str = "gelu",
         norm: str = "none",
         trainable_norm: bool = True,
+        separate_mlp: bool = False,
     ) -> None:
         super().__init__()
         sizes = [in_size, *[hidden_size] * (num_layers - 1), bottleneck_size]
-        layers: list[nn.Module] = []
-        for index in range(num_layers):
-            layers.append(nn.Linear(sizes[index], sizes[index + 1]))
-            if index < num_layers - 1:
-                layers += [BatchNorm(sizes[index + 1])] if norm == "batch" else []
-                layers.append(nn.GELU() if activation == "gelu" else nn.ReLU())
-        self.mlp = nn.Sequential(*layers)
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        self.mlp = _mlp(sizes, activation, norm)
+        self.mlp2 = _mlp(sizes, activation, norm) if separate_mlp else None
         self.last_layer = Prototypes(bottleneck_size, prototypes, trainable_norm)
         self.last_layer2 = (
             Prototypes(bottleneck_size, patch_prototypes, trainable_norm) if patch_prototypes is not None else None
@@ -134,8 +130,33 @@ class Head(nn.Module):
         return [p for layer in (self.last_layer, self.last_layer2) if layer is not None for p in layer.parameters()]
 
     def bottleneck(self, tokens: Tensor) -> Tensor:
-        """`[..., D]` to unit vectors `[..., d]`, float32."""
+        """Class tokens (all tokens, where the MLP is shared) `[..., D]` to unit vectors `[..., d]`, float32."""
         return functional.normalize(self.mlp(tokens).float(), dim=-1)
+
+    def patch_bottleneck(self, tokens: Tensor) -> Tensor:
+        """Patches `[..., D]` to unit vectors `[..., d]`, float32."""
+        return functional.normalize((self.mlp2 or self.mlp)(tokens).float(), dim=-1)
+
+    def bottlenecks(self, tokens: Tensor, num_cls: int) -> tuple[Tensor, Tensor]:
+        """Class tokens, then patches, `[R + M, D]`, to unit vectors `[R, d]` and `[M, d]`, float32.
+
+        Where the MLP is shared they go through it as one batch, which a batch normalisation sees as a whole.
+
+        Args:
+            tokens: `num_cls` class tokens first.
+            num_cls: R.
+        """
+        if self.mlp2 is None:
+            both = self.bottleneck(tokens)
+            return both[:num_cls], both[num_cls:]
+        return self.bottleneck(tokens[:num_cls]), self.patch_bottleneck(tokens[num_cls:])
+
+    def image_bottlenecks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole images `[B, 1 + N, D]` to unit vectors of class tokens `[B, d]` and patches `[B, N, d]`, float32."""
+        if self.mlp2 is None:
+            every = self.bottleneck(tokens)
+            return every[:, 0], every[:, 1:]
+        return self.bottleneck(tokens[:, 0]), self.patch_bottleneck(tokens[:, 1:])
 
     def cls_logits(self, bottleneck: Tensor) -> Tensor:
         """Scores of class tokens, `[..., d]` to `[..., K]`, before temperature."""
@@ -151,3 +172,18 @@ class Head(nn.Module):
             return self.cls_logits(cls), self.patch_logits(patch)
         both = self.cls_logits(torch.cat([cls, patch]))
         return both[: len(cls)], both[len(cls) :]
+
+
+def _mlp(sizes: list[int], activation: str, norm: str) -> nn.Sequential:
+    """Linear layers of these widths; all but the last are followed by a normalisation, if any, and the activation."""
+    layers: list[nn.Module] = []
+    for index, (in_size, out_size) in enumerate(pairwise(sizes)):
+        layers.append(nn.Linear(in_size, out_size))
+        if index < len(sizes) - 2:
+            layers += [BatchNorm(out_size)] if norm == "batch" else []
+            layers.append(nn.GELU() if activation == "gelu" else nn.ReLU())
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)

@@ -15,6 +15,7 @@ from ibot_cli.core.backbone import Backbone
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.ema import move_towards, shared_parameters
 from ibot_cli.core.heads import BatchNorm, Head, Prototypes
+from ibot_cli.core.koleo import koleo_loss
 from ibot_cli.core.losses import cross_view_loss, masked_patch_loss
 from ibot_cli.core.stats import SlotStats, Stats
 from ibot_cli.core.targets import SumOverRanks, centered_target, identity, sinkhorn_target
@@ -101,6 +102,7 @@ class Objective(nn.Module):
         patch_weight: Weight of the masked-patch loss.
         balance: `center` or `sinkhorn`.
         sinkhorn_iterations: Iterations of the latter.
+        koleo_weight: Weight of the KoLeo term; 0 leaves it out.
         center_momentum: Of the class-token centre.
         patch_center_momentum: Of the patch centre.
         student_temp: Student temperature of both losses.
@@ -124,6 +126,7 @@ class Objective(nn.Module):
         patch_weight: float = 1.0,
         balance: str = "center",
         sinkhorn_iterations: int = 3,
+        koleo_weight: float = 0.0,
         center_momentum: float = 0.9,
         patch_center_momentum: float = 0.9,
         student_temp: float = 0.1,
@@ -132,7 +135,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student, self.teacher = student, teacher
         self.slots = {"cls": cls, "patch": patch}
-        self.weights = {"cls": cls_weight, "patch": patch_weight}
+        self.weights = {"cls": cls_weight, "patch": patch_weight, "koleo": koleo_weight}
         self.balance, self.sinkhorn_iterations = balance, sinkhorn_iterations
         self.center_momentum = {"cls": center_momentum, "patch": patch_center_momentum}
         self.student_temp = student_temp
@@ -152,13 +155,16 @@ class Objective(nn.Module):
         """Loss terms of one micro-batch. Reads teacher and centres; changes nothing."""
         with torch.no_grad():
             target = self.targets(batch, now)
-        cls, patch = self.student_logits(batch, frozen=now.freeze_backbone)
+        tokens = self._tokens(batch, frozen=now.freeze_backbone)
+        cls, patch = self._student_logits(tokens, batch)
         terms = {}
         if target.cls is not None:
             terms["cls"] = self.weights["cls"] * cross_view_loss(target.cls, cls, self.student_temp)
         if target.patch is not None:
             loss = masked_patch_loss(target.patch, patch, batch.mask_weights, self.student_temp)
             terms["patch"] = self.weights["patch"] * loss
+        if self.weights["koleo"]:
+            terms["koleo"] = self.weights["koleo"] * koleo_loss(self._global_cls(tokens, batch))
         agreement = None
         if target.assignment is not None and len(cls) > 1:
             agreement = (cls[1].detach().argmax(-1) == target.assignment).float().mean()
@@ -173,13 +179,23 @@ class Objective(nn.Module):
             batch: The views.
             frozen: Whether the gradient ends at the head; nothing is kept of the backbone then.
         """
-        num_global, num_images = batch.global_views.shape[:2]
-        num_views = num_global + len(batch.local_views)
-        head, masked = self.student.head, self._masked(batch)
+        return self._student_logits(self._tokens(batch, frozen=frozen), batch)
+
+    def _tokens(self, batch: Batch, *, frozen: bool) -> Tensor:
+        """See `_student_tokens`; nothing is kept of the backbone where it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            tokens = self._student_tokens(batch, masked)
-        cls_logits, patch_logits = head.logits(*head.bottleneck(tokens).split([num_views * num_images, len(masked)]))
-        return cls_logits.unflatten(0, (num_views, num_images)), patch_logits
+            return self._student_tokens(batch, self._masked(batch))
+
+    def _student_logits(self, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        head = self.student.head
+        views = (len(batch.global_views) + len(batch.local_views), batch.num_images)
+        cls_logits, patch_logits = head.logits(*head.bottlenecks(tokens, views[0] * views[1]))
+        return cls_logits.unflatten(0, views), patch_logits
+
+    def _global_cls(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """Class tokens of the global views, `[V, B, D]`, of what `_student_tokens` gives."""
+        views = batch.global_views.shape[:2]
+        return tokens[: views[0] * views[1]].unflatten(0, views)
 
     def _student_tokens(self, batch: Batch, masked: Tensor) -> Tensor:
         """Class tokens of all views, then the masked patches, `[(V + L) * B + M, D]`."""
@@ -237,11 +253,11 @@ class Objective(nn.Module):
         backbone, head = self.teacher.backbone, self.teacher.head
         images, masked = batch.global_views.flatten(0, 1), self._masked(batch)
         if self.balance == "sinkhorn" or not self.masks:
-            cls, patch = head.bottleneck(backbone(images, patches=masked)).split([len(images), len(masked)])
+            cls, patch = head.bottlenecks(backbone(images, patches=masked), len(images))
             return cls, patch, None
-        every = head.bottleneck(backbone(images))
-        patches = every[:, 1:].flatten(0, 1)
-        return every[:, 0], patches.index_select(0, masked), patches.sum(dim=0)
+        cls, every = head.image_bottlenecks(backbone(images))
+        patches = every.flatten(0, 1)
+        return cls, patches.index_select(0, masked), patches.sum(dim=0)
 
     def _distribution(self, logits: Tensor, center: Tensor, temp: float) -> Tensor:
         if self.balance == "sinkhorn":
