@@ -263,6 +263,9 @@ class RuntimeConfig:
     )
     workers: int | None = setting(None, "Loader processes; 0 loads in the main process.", low=0, auto=True)
     threads: int | None = setting(None, "CPU threads of the main process.", low=1, auto=True)
+    compile: bool | None = setting(
+        None, "Compile the blocks, on or off; auto compiles on CUDA where a compiler works.", auto=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,13 @@ class MaskSampler:
     ratio: tuple[float, ...]
     ratio_var: tuple[float, ...]
 
+    @property
+    def largest(self) -> int:
+        """The most patches that a mask may hide."""
+        spread = self.ratio_var if len(self.ratio_var) == len(self.ratio) else self.ratio_var * len(self.ratio)
+        ratio = max(r + max(v, 0) for r, v in zip(self.ratio, spread, strict=True))
+        return min(math.floor(ratio * self.grid * self.grid + 1e-6), self.grid**2)
+
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """One mask, bool `[grid, grid]`, True where the patch is hidden."""
         uniform = _uniforms(rng)

@@ -24,6 +24,7 @@ MAY_CHANGE = {
     "data.max_bad_files",
     "runtime.device",
     "runtime.workers",
+    "runtime.compile",
     "train.log_every",
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
@@ -46,7 +47,7 @@ def refuse_changes(stored: C, asked: C, run: RunDirectory) -> None:
         raise RunError(
             f"{run.path} cannot go on with other settings: {listed}.",
             "Leave them out, or start a new run. "
-            "Decoder, device, workers, logging, retention and the limits for bad files may change.",
+            "Decoder, device, workers, compiling, logging, retention and the limits for bad files may change.",
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ibot_cli.core.batch import Batch
@@ -36,3 +37,16 @@ def test_to_moves_every_tensor() -> None:
     late = moved.with_drop_path(torch.ones(2, 2, 4, 3)).to(torch.device("meta"))
     assert late.drop_path is not None and late.drop_path.device.type == "meta"
     assert tiny.batch().to(torch.device("meta")).drop_path is None
+
+
+def test_padding_points_to_the_first_patch_and_weighs_nothing() -> None:
+    batch = tiny.batch()
+    number = len(batch.mask_index)
+    padded = batch.padded(number + 3)
+    assert torch.equal(padded.mask_index[:number], batch.mask_index) and padded.mask_index[number:].tolist() == [0] * 3
+    assert torch.equal(padded.mask_weights[:number], batch.mask_weights)
+    assert padded.mask_weights[number:].tolist() == [0.0] * 3 and (batch.mask_weights > 0).all()
+    assert padded.mask_index.dtype == torch.int64 and padded.mask is batch.mask
+    assert batch.padded(number) is batch
+    with pytest.raises(ValueError, match=f"{number} masked patches are more than {number - 1}"):
+        batch.padded(number - 1)
