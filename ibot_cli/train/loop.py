@@ -141,7 +141,7 @@ class Loop:
                 self._keep_beginning()
             with StopRequest(self.reporter.stopping) as stop:
                 for data in self.loader.steps(self.step, schedule.total_steps):
-                    self._update(data)
+                    self.update(data)
                     self._after_update(stop)
         finally:
             self._name_bad_files()  # also when they are the reason to stop
@@ -157,7 +157,8 @@ class Loop:
         self._saved_step = -1
         self._save(epoch_end=False)
 
-    def _update(self, data: StepData) -> None:
+    def update(self, data: StepData) -> None:
+        """One optimiser update from the images of a step; its numbers wait on the device for the next reading."""
         plan = self.plan
         now = plan.schedule.now(self.step)
         batches = [batch.to(plan.device) for batch in self._with_drop_path(data)]

@@ -65,7 +65,7 @@ def settle(request: Request) -> Recipe:
     if start is not None:
         choices |= taken | _freeze(start, resolved.config, len(source))
         resolved = _anchored(request.resolve(choices))
-    resolved, measured = _with_statistics(resolved, source)
+    resolved, measured = with_statistics(resolved, source)
     return Recipe(
         data=data,
         source=source,
@@ -76,7 +76,7 @@ def settle(request: Request) -> Recipe:
     )
 
 
-def _with_statistics(resolved: Resolved, source: Source) -> tuple[Resolved, dict[str, Choice]]:
+def with_statistics(resolved: Resolved, source: Source) -> tuple[Resolved, dict[str, Choice]]:
     """Mean and deviation of images that have no usual ones, where they are open."""
     data = resolved.config.data
     if has_usual_statistics(data.channels, data.bits) or None not in (data.mean, data.std):
