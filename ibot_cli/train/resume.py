@@ -25,6 +25,8 @@ MAY_CHANGE = {
     "runtime.device",
     "runtime.workers",
     "runtime.compile",
+    "runtime.checkpointing",
+    "train.micro_batch_size",
     "train.log_every",
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
@@ -47,7 +49,8 @@ def refuse_changes(stored: C, asked: C, run: RunDirectory) -> None:
         raise RunError(
             f"{run.path} cannot go on with other settings: {listed}.",
             "Leave them out, or start a new run. "
-            "Decoder, device, workers, compiling, logging, retention and the limits for bad files may change.",
+            "Decoder, device, workers, micro-batch, compiling, checkpointing, logging, retention and the limits for "
+            "bad files may change.",
         )
 
 

@@ -140,7 +140,7 @@ def test_the_lock_is_given_back(finished: Path) -> None:
 MAY_CHANGE = (
     "data.max_bad_ratio=0.5", "data.max_bad_files=99", "runtime.device=cpu", "runtime.workers=1", "train.log_every=7",
     "train.checkpoint_steps=9", "train.checkpoint_minutes=9", "train.checkpoint_epochs=9", "train.keep_last=9",
-    "train.keep_every_epochs=9", "monitor.tensorboard=true",
+    "train.keep_every_epochs=9", "monitor.tensorboard=true", "runtime.checkpointing=blocks",
 )  # fmt: skip
 
 
@@ -151,15 +151,18 @@ def test_what_may_change_on_resume(finished: Path) -> None:
 
 
 def test_everything_else_is_refused_with_all_paths(finished: Path) -> None:
-    changes = ("optim.lr=0.02", "views.num_local=1", "train.epochs=9", "train.micro_batch_size=2", "train.keep_last=9")
+    changes = ("optim.lr=0.02", "views.num_local=1", "train.epochs=9", "train.seed=2", "train.keep_last=9")
     with pytest.raises(RunError) as refused:
         again(finished, *changes)
     assert refused.value.message == (
         f"{finished} cannot go on with other settings: views.num_local: 2 in the run, 1 asked for; "
         "optim.lr: 0.01 in the run, 0.02 asked for; train.epochs: 2 in the run, 9 asked for; "
-        "train.micro_batch_size: 4 in the run, 2 asked for."
+        "train.seed: 0 in the run, 2 asked for."
     )
-    kept = "Decoder, device, workers, logging, retention and the limits for bad files may change."
+    kept = (
+        "Decoder, device, workers, micro-batch, compiling, checkpointing, logging, retention and the limits for "
+        "bad files may change."
+    )
     assert kept in str(refused.value.hint)
 
 
