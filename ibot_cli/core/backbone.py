@@ -6,10 +6,12 @@ Shapes: B images, C channels, N patches (tokens of the last stage), D token widt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class BlockTokens(NamedTuple):
@@ -26,6 +28,15 @@ class BlockTokens(NamedTuple):
     raw: Tensor
 
 
+class Crops(NamedTuple):
+    """Images of one size and what a backbone is to do with them; see `Backbone.forward`."""
+
+    images: Tensor
+    mask: Tensor | None = None
+    drop_path: Tensor | None = None
+    patches: Tensor | None = None
+
+
 class Backbone(nn.Module, ABC):
     """A network from images to tokens, the class token (or what stands for it) first.
 
@@ -37,6 +48,8 @@ class Backbone(nn.Module, ABC):
         channels: C.
         masked_embed: The learned mask token, or None (the teacher has none).
         has_class_token: Whether token 0 takes part in the attention; Swin's is a mean of the others.
+        checkpointing: Whether each block is computed again in the backward pass instead of keeping what it computed.
+        run_block: The function of one block, without state of its own, so that a compiled form can take its place.
     """
 
     has_class_token: ClassVar[bool]
@@ -46,6 +59,8 @@ class Backbone(nn.Module, ABC):
     stride: int
     channels: int
     masked_embed: nn.Parameter | None
+    checkpointing: bool = False
+    run_block: Callable[..., Tensor]
 
     @abstractmethod
     def forward(
@@ -70,6 +85,10 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: If `mask` is given and there is no mask token.
         """
+
+    def together(self, crops: Sequence[Crops]) -> list[Tensor]:
+        """`[self(*c) for c in crops]` within float tolerance, by fewer and larger operations where that pays."""
+        return [self(*c) for c in crops]
 
     @abstractmethod
     def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
@@ -100,6 +119,13 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: Token 0 is asked for and there is no class token.
         """
+
+    def _block(self, *inputs: object) -> Tensor:
+        """`run_block`, checkpointed if asked for; drop-path factors are inputs, so there is no generator to restore."""
+        if self.checkpointing and torch.is_grad_enabled():
+            kept: Tensor = checkpoint(self.run_block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return kept
+        return self.run_block(*inputs)
 
     def _mask_token(self) -> Tensor:
         if self.masked_embed is None:

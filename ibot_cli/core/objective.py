@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ibot_cli.core.backbone import Backbone
+from ibot_cli.core.backbone import Backbone, Crops
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.ema import move_towards, shared_parameters
 from ibot_cli.core.heads import BatchNorm, Head, Prototypes
@@ -200,23 +200,16 @@ class Objective(nn.Module):
     def _student_tokens(self, batch: Batch, masked: Tensor) -> Tensor:
         """Class tokens of all views, then the masked patches, `[(V + L) * B + M, D]`."""
         num_global, num_images = batch.global_views.shape[:2]
-        drop, backbone = batch.drop_path, self.student.backbone
-        tokens: Tensor = backbone(
-            batch.global_views.flatten(0, 1),
-            batch.mask.flatten(0, 1) if self.masks else None,
-            None if drop is None else drop[:, :, :num_global].flatten(2, 3),
-            masked,
-        )
+        drop = batch.drop_path
+        mask = batch.mask.flatten(0, 1) if self.masks else None
+        factors = (None, None) if drop is None else (drop[:, :, :num_global], drop[:, :, num_global:])
+        whole, local = (None if f is None else f.flatten(2, 3) for f in factors)
+        crops = [Crops(batch.global_views.flatten(0, 1), mask, whole, masked)]
         if len(batch.local_views):
-            local = backbone(
-                batch.local_views.flatten(0, 1),
-                None,
-                None if drop is None else drop[:, :, num_global:].flatten(2, 3),
-                masked[:0],
-            )
-            whole = num_global * num_images
-            tokens = torch.cat([tokens[:whole], local, tokens[whole:]])
-        return tokens
+            crops.append(Crops(batch.local_views.flatten(0, 1), None, local, masked[:0]))
+        tokens, *others = self.student.backbone.together(crops)
+        num_whole = num_global * num_images
+        return torch.cat([tokens[:num_whole], *others, tokens[num_whole:]])
 
     def targets(self, batch: Batch, now: Now) -> Targets:
         """Teacher targets of whole global views, with the sums that the centres and the monitoring need."""

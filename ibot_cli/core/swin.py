@@ -62,6 +62,7 @@ class Swin(Backbone):
             weight_init="skip",
         )
         self.patch_embed, self.layers, self.norm = layers.patch_embed, layers.layers, layers.norm
+        self.run_block = run_block
         self.dim, self.num_blocks = size.width * 8, sum(size.depths)
         self.image_size, self.channels, self.stride = image_size, channels, STRIDE
         self.masked_embed = nn.Parameter(torch.zeros(1, size.width)) if mask_token else None
@@ -83,9 +84,7 @@ class Swin(Backbone):
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
-                attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
-                x = residual(x, _attend(block, x), attn)
-                x = residual(x, block.mlp(block.norm2(x)), mlp)
+                x = self._block(block, x, None if drop_path is None else drop_path[index])
                 index += 1
         tokens = _with_average(self.norm(x))
         return tokens if patches is None else tokens.flatten(0, 1).index_select(0, wanted_rows(tokens, patches))
@@ -108,7 +107,7 @@ class Swin(Backbone):
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
-                x = x if block is last else _through(block, x)
+                x = x if block is last else run_block(block, x)
         return _window_rows(last, x, queries - 1)
 
     def _outputs(self, images: Tensor, num_blocks: int) -> list[tuple[Tensor, Tensor]]:
@@ -118,7 +117,7 @@ class Swin(Backbone):
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
-                x = _through(block, x)
+                x = run_block(block, x)
                 normed = self.norm(x) if stage is self.layers[-1] else x
                 outputs = [*outputs, (x, normed)][-num_blocks:]
         return outputs
@@ -133,6 +132,19 @@ class Swin(Backbone):
         return torch.where(fine, self._mask_token().to(x.dtype), x)
 
 
+def run_block(block: SwinTransformerBlock, x: Tensor, factors: Tensor | None = None) -> Tensor:
+    """One block.
+
+    Args:
+        block: Of timm.
+        x: `[B, H, W, D]`.
+        factors: `[2, B]`, of the two residual branches, or None.
+    """
+    attn, mlp = (None, None) if factors is None else factors.unbind()
+    x = residual(x, _attend(block, x), attn)
+    return residual(x, block.mlp(block.norm2(x)), mlp)
+
+
 def _attend(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     """The attention branch on `[B, H, W, D]`.
 
@@ -142,13 +154,6 @@ def _attend(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     rows, columns = x.shape[1:3]
     branch: Tensor = block._attn(_padded(block, block.norm1(x)))
     return branch[:, :rows, :columns]
-
-
-def _through(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """A whole block without drop path, by the very operations of `Swin.forward`."""
-    x = x + _attend(block, x)
-    x = x + block.mlp(block.norm2(x))
-    return x
 
 
 def _padded(block: SwinTransformerBlock, x: Tensor) -> Tensor:

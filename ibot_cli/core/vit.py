@@ -1,11 +1,12 @@
 """Vision transformer with a class token, a learned mask token and the authors' position interpolation.
 
-Shapes: B images, C channels, R registers, N patches, D width, h heads. Layers come from timm; parameter
+Shapes: B images, C channels, R registers, N patches, T tokens, D width, h heads. Layers come from timm; parameter
 names are timm's and the official checkpoints'.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,8 +15,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.core.attention import attend
-from ibot_cli.core.backbone import Backbone, BlockTokens, init_linear, residual, wanted_rows
+from ibot_cli.core.attention import attend_qkv
+from ibot_cli.core.backbone import Backbone, BlockTokens, Crops, init_linear, residual, wanted_rows
 
 
 class Size(NamedTuple):
@@ -66,6 +67,7 @@ class ViT(Backbone):
         self.dim, self.num_blocks, self.heads = width, depth, heads
         self.image_size, self.channels, self.stride = image_size, channels, patch_size
         self.registers = registers
+        self.run_block = run_block
         layers = VisionTransformer(
             img_size=image_size,
             patch_size=patch_size,
@@ -96,18 +98,21 @@ class ViT(Backbone):
         patches: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
-        x = self._embed(images, mask)
+        return self.together([Crops(images, mask, drop_path, patches)])[0]
+
+    def together(self, crops: Sequence[Crops]) -> list[Tensor]:
+        """See `Backbone.together`; only the attention keeps images of different sizes apart."""
+        tokens = [self._embed(c.images, c.mask) for c in crops]
+        shapes = tuple((x.shape[0], x.shape[1]) for x in tokens)
+        x, wanted = _packed(tokens), self._wanted(tokens, crops)
+        factors = _factors(crops, shapes)
         for index, block in enumerate(self.blocks):
-            attn, mlp = (None, None) if drop_path is None else drop_path[index].unbind()
-            heads = attend(block.attn, block.norm1(x))
-            if patches is not None and block is self.blocks[-1]:
-                # No token sees another one after the last attention.
-                rows = wanted_rows(x, patches, 1 + self.registers)
-                attn, mlp = (None if f is None else f[rows // x.shape[1]] for f in (attn, mlp))
-                x, heads = (tokens.flatten(0, 1).index_select(0, rows) for tokens in (x, heads))
-            x = residual(x, block.attn.proj(heads), attn)
-            x = residual(x, block.mlp(block.norm2(x)), mlp)
-        return self._norm(self._without_registers(x) if patches is None else x)
+            last = index == self.num_blocks - 1
+            x = self._block(block, x, shapes, None if factors is None else factors[index], wanted if last else None)
+        sizes = [b * t if c.patches is None else b + len(c.patches) for c, (b, t) in zip(crops, shapes, strict=True)]
+        parts = zip(crops, shapes, x.split(sizes), strict=True)
+        whole = [y if c.patches is not None else self._without_registers(y.unflatten(0, s)) for c, s, y in parts]
+        return [self._norm(y) for y in whole]
 
     def intermediate(self, images: Tensor, num_blocks: int) -> list[Tensor]:
         """See `Backbone.intermediate`."""
@@ -121,10 +126,9 @@ class ViT(Backbone):
 
     def attention(self, images: Tensor, queries: Tensor) -> Tensor:
         """See `Backbone.attention`."""
-        x = self._embed(images, None)
+        last, x = self.blocks[-1], self._embed(images, None)
         for block in self.blocks[:-1]:
-            x = _through(block, x)
-        last = self.blocks[-1]
+            x = _alone(block, x)
         return attention_rows(last.attn, last.norm1(x), queries, 1 + self.registers)
 
     def positions(self, rows: int, columns: int) -> Tensor:
@@ -146,9 +150,21 @@ class ViT(Backbone):
         x = self._embed(images, None)
         outputs: list[Tensor] = []
         for block in self.blocks:
-            x = _through(block, x)
+            x = _alone(block, x)
             outputs = [*outputs, self._without_registers(x)][-num_blocks:]
         return outputs
+
+    def _wanted(self, tokens: Sequence[Tensor], crops: Sequence[Crops]) -> Tensor | None:
+        """Rows of the packed tokens that leave the last block, or None if all do."""
+        if all(c.patches is None for c in crops):
+            return None
+        rows, start = [], 0
+        for x, c in zip(tokens, crops, strict=True):
+            stop = start + x.shape[0] * x.shape[1]
+            every = torch.arange(start, stop, device=x.device)
+            rows.append(every if c.patches is None else wanted_rows(x, c.patches, 1 + self.registers) + start)
+            start = stop
+        return torch.cat(rows)
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         rows, columns = (side // self.stride for side in images.shape[-2:])
@@ -197,8 +213,58 @@ def joined_prefix(rows: Tensor, prefix: int) -> Tensor:
     return torch.cat([rows[..., :prefix].sum(dim=-1, keepdim=True), rows[..., prefix:]], dim=-1)
 
 
-def _through(block: Block, x: Tensor) -> Tensor:
-    """A whole block without drop path, by the very operations of `ViT.forward`."""
-    x = x + block.attn.proj(attend(block.attn, block.norm1(x)))
-    x = x + block.mlp(block.norm2(x))
-    return x
+def run_block(
+    block: Block,
+    x: Tensor,
+    shapes: tuple[tuple[int, int], ...],
+    factors: Tensor | None = None,
+    wanted: Tensor | None = None,
+) -> Tensor:
+    """One block on the packed tokens of images of several sizes.
+
+    Args:
+        block: Of timm.
+        x: `[rows, D]`, for each size the tokens of its images, one after the other.
+        shapes: B and T of each size; the rows are the sum of B * T.
+        factors: `[2, rows]`, of the two residual branches, or None.
+        wanted: int64, the rows to go on with after the attention, where no token sees another one any more; None
+            for all.
+
+    Returns:
+        `[rows, D]`, or as many rows as are wanted.
+    """
+    heads = _attend(block.attn, block.norm1(x), shapes)
+    if wanted is not None:
+        x, heads = x.index_select(0, wanted), heads.index_select(0, wanted)
+        factors = None if factors is None else factors.index_select(1, wanted)
+    attn, mlp = (None, None) if factors is None else factors.unbind()
+    x = residual(x, block.ls1(block.attn.proj(heads)), attn)
+    return residual(x, block.ls2(block.mlp(block.norm2(x))), mlp)
+
+
+def _alone(block: Block, x: Tensor) -> Tensor:
+    """A whole block for `[B, T, D]` without drop path, by the very operations of `ViT.forward`."""
+    return run_block(block, x.flatten(0, 1), ((x.shape[0], x.shape[1]),)).view_as(x)
+
+
+def _attend(layer: Attention, x: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+    """Attention of packed tokens `[rows, D]` up to the output projection, each image by itself."""
+    qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim))
+    parts = qkv.split([images * tokens for images, tokens in shapes])
+    return _packed([attend_qkv(part.unflatten(0, shape)) for part, shape in zip(parts, shapes, strict=True)])
+
+
+def _packed(parts: Sequence[Tensor]) -> Tensor:
+    """`[B, T, D]` of several sizes as `[rows, D]`."""
+    return parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat([part.flatten(0, 1) for part in parts])
+
+
+def _factors(crops: Sequence[Crops], shapes: tuple[tuple[int, int], ...]) -> Tensor | None:
+    """Drop-path factors of packed tokens, `[num_blocks, 2, rows]`, or None."""
+    found = [
+        c.drop_path.repeat_interleave(t, 2) for c, (_, t) in zip(crops, shapes, strict=True) if c.drop_path is not None
+    ]
+    if not found:
+        return None
+    assert len(found) == len(crops), "drop path for all images or for none"
+    return torch.cat(found, dim=2)
