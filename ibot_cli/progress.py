@@ -65,7 +65,7 @@ def step_text(record: Mapping[str, Any]) -> str:
         parts.append(f"{record['speed/images_per_second']:,.0f} images/s")
         parts.append(waiting_text(record["speed/wait_share"]))
     if record.get("skipped"):
-        parts.append("skipped (not finite)")
+        parts.append("skipped (loss scale halved)" if record.get("overflow") else "skipped (not finite)")
     return ", ".join(parts)
 
 

@@ -117,26 +117,30 @@ def apply_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: fl
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], limit: float, mode: str) -> Tensor:
+def clip_gradients(parameters: Iterable[Tensor], limit: float, mode: str, scale: Tensor | None = None) -> Tensor:
     """Scales gradients down to a norm of at most `limit`, without a host read.
 
     Args:
         parameters: Those without a gradient are skipped.
         limit: Largest norm; 0 changes nothing.
         mode: `tensor` clips each gradient by its own norm (the authors' way), `global` all by their common norm.
+        scale: What the losses were multiplied with before the backward pass, a 0-dim tensor, or None. The gradients
+            are divided by it in the same pass over memory that clips them.
 
     Returns:
-        The common L2 norm before clipping, a 0-dim tensor; non-finite when any gradient is.
+        The common L2 norm before clipping and without `scale`, a 0-dim tensor; non-finite when any gradient is.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
         return torch.zeros(())
-    norms = torch._foreach_norm(grads)
-    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    norms = torch.stack(torch._foreach_norm(grads))
+    norms = norms if scale is None else norms / scale
+    total: Tensor = torch.linalg.vector_norm(norms)
     if limit > 0:
-        base = torch.stack(norms) if mode == "tensor" else total.expand(len(grads))
-        scale = (limit / (base + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(grads, list(scale.unbind()))
+        factors = (limit / ((norms if mode == "tensor" else total.expand(len(grads))) + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(grads, list((factors if scale is None else factors / scale).unbind()))
+    elif scale is not None:
+        torch._foreach_mul_(grads, 1 / scale)
     return total
 
 

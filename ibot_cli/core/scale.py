@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 INITIAL = 2.0**16
 GROWTH_INTERVAL = 2000
+LARGEST = 2.0**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleReport:
+    """Numbers of one step, on the device.
+
+    Attributes:
+        scale: What the loss was multiplied with, float32 scalar.
+        overflow: Whether the update was left out because the scale was too large, bool scalar.
+    """
+
+    scale: Tensor
+    overflow: Tensor
 
 
 class LossScale:
@@ -35,31 +51,27 @@ class LossScale:
         self.steps = torch.zeros((), dtype=torch.int32, device=device)
         self.growth_interval = growth_interval
 
-    def excuses(self, losses_finite: Tensor, gradient_finite: Tensor) -> Tensor:
-        """Whether a skipped step is the scale's fault: finite losses, an infinite gradient, and room to go down.
+    @torch.no_grad()
+    def update(self, losses: Tensor, grad_norm: Tensor) -> ScaleReport:
+        """Halve after an overflow, double after `growth_interval` good steps; losses that are not finite say nothing.
 
         Args:
-            losses_finite: 0-dim bool, the same on all processes.
-            gradient_finite: 0-dim bool, the same on all processes.
+            losses: The step's losses without the scale, any shape, the same on all processes.
+            grad_norm: Norm of its gradient, 0-dim, the same on all processes.
 
         Returns:
-            0-dim bool tensor. A step that is not finite at a scale of 1 has another reason.
+            What the step ran with. A step that is not finite at a scale of 1 has another reason than the scale.
         """
-        return losses_finite & ~gradient_finite & (self.scale > 1)
-
-    @torch.no_grad()
-    def update(self, finite: Tensor, overflow: Tensor) -> None:
-        """Halve after an overflow, double after `growth_interval` good steps; other bad steps change nothing.
-
-        Args:
-            finite: Whether the update was made, 0-dim bool.
-            overflow: What `excuses` said, 0-dim bool.
-        """
-        steps = self.steps + finite.to(torch.int32)
+        computed = torch.isfinite(losses).all()
+        finite = computed & torch.isfinite(grad_norm)
+        overflow = computed & ~finite & (self.scale > 1)
+        steps = self.steps + finite
         grown = steps >= self.growth_interval
-        factor = torch.where(overflow, 0.5, torch.where(grown, 2.0, 1.0))
-        self.scale.mul_(factor).clamp_(min=1.0, max=2.0**24)
+        report = ScaleReport(scale=self.scale.clone(), overflow=overflow)
+        factor = torch.where(overflow, 0.5, 1.0) * torch.where(grown, 2.0, 1.0)
+        self.scale.mul_(factor).clamp_(max=LARGEST)
         self.steps.copy_(torch.where(overflow | grown, 0, steps))
+        return report
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

@@ -67,7 +67,7 @@ class Journal:
 
     def _tell_skipped(self, records: Sequence[Mapping[str, Any]]) -> None:
         """A warning where updates begin to be skipped, not at every reading from then on."""
-        skipped = [record for record in records if record["skipped"]]
+        skipped = [record for record in records if record["skipped"] and not record.get("overflow")]
         if skipped and not self._skipping:
             self.reporter.warn(
                 f"{len(skipped)} of the last {len(records)} updates were skipped, the first at step "

@@ -16,6 +16,7 @@ from ibot_cli import distributed
 from ibot_cli.config.load import to_yaml
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.objective import Objective
+from ibot_cli.core.scale import LossScale
 from ibot_cli.data.loader import StepData, ViewLoader
 from ibot_cli.data.rng import step_generator
 from ibot_cli.data.sources import Source, known_fingerprint
@@ -116,6 +117,7 @@ class Loop:
             clip_grad=config.optim.clip_grad,
             clip_mode=config.optim.clip_mode,
             dtype=plan.dtype,
+            scaler=LossScale(plan.device) if plan.dtype is torch.float16 else None,
             average_over_ranks=distributed.average_over_ranks,
         )
         self._saved_step = self.step
@@ -256,6 +258,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "epoch_sums": self.sums.state(),
             "watch": self.watch.state(),
+            "loss_scale": None if self.settings.scaler is None else self.settings.scaler.state(),
             "bad_steps": self.window.bad_steps,
             "bad_files": self.loader.bad.state_dict(),
             "fingerprint": self.fingerprint,
@@ -273,6 +276,8 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.sums.restore(state["epoch_sums"], device)
         self.watch.restore(state["watch"])
+        if self.settings.scaler is not None and state.get("loss_scale") is not None:
+            self.settings.scaler.restore(state["loss_scale"])
         self.window.bad_steps = state["bad_steps"]
         self.loader.bad.load_state_dict(state["bad_files"])
         self.step = self._saved_step = step

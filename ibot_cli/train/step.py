@@ -11,7 +11,7 @@ from torch import Tensor
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.objective import Now, Objective, Outcome
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
-from ibot_cli.core.scale import LossScale
+from ibot_cli.core.scale import LossScale, ScaleReport
 from ibot_cli.core.stats import Stats
 
 
@@ -24,6 +24,7 @@ class StepReport:
         grad_norm: Common gradient norm before clipping.
         agreement: Share of images whose student and teacher pick the same prototype across views, or None.
         finite: Whether the update was made.
+        scale: What the loss scale of float16 did, None without one.
         stats: Sums over all micro-batches and processes.
         assignments: Most likely prototype per image of this process, int64 `[B]`, or None.
     """
@@ -32,6 +33,7 @@ class StepReport:
     grad_norm: Tensor
     agreement: Tensor | None
     finite: Tensor
+    scale: ScaleReport | None
     stats: Stats
     assignments: Tensor | None
 
@@ -68,7 +70,10 @@ def train_step(
     made on the device.
     """
     apply_schedule(optimizer, now.lr, now.weight_decay)
-    outcomes = [_forward_backward(objective, batch, now, settings.dtype, 1 / len(batches)) for batch in batches]
+    scaler, share = settings.scaler, 1 / len(batches)
+    scale = None if scaler is None else scaler.scale
+    factor = share if scale is None else share * scale
+    outcomes = [_forward_backward(objective, batch, now, settings.dtype, factor) for batch in batches]
     report = _mean(outcomes)
     student = objective.student
     if now.freeze_prototypes:
@@ -77,7 +82,7 @@ def train_step(
     grads = [p.grad for p in student.parameters() if p.grad is not None]
     numbers = torch.stack([*report.terms.values()])
     settings.average_over_ranks([*grads, numbers])
-    grad_norm = clip_gradients(student.parameters(), settings.clip_grad, settings.clip_mode)
+    grad_norm = clip_gradients(student.parameters(), settings.clip_grad, settings.clip_mode, scale)
     finite = torch.isfinite(numbers).all() & torch.isfinite(grad_norm)
     gated_step(optimizer, finite)
     optimizer.zero_grad(set_to_none=True)
@@ -88,16 +93,19 @@ def train_step(
         grad_norm=grad_norm,
         agreement=report.agreement,
         finite=finite,
+        scale=None if scaler is None else scaler.update(numbers, grad_norm),
         stats=stats,
         assignments=report.assignment,
     )
 
 
-def _forward_backward(objective: Objective, batch: Batch, now: Now, dtype: torch.dtype | None, share: float) -> Outcome:
-    """Losses of one micro-batch, their gradient added to the student's; returns the outcome without its graph."""
+def _forward_backward(
+    objective: Objective, batch: Batch, now: Now, dtype: torch.dtype | None, factor: float | Tensor
+) -> Outcome:
+    """The outcome of one micro-batch without its graph; the gradient times `factor` is added to the student's."""
     with torch.autocast(batch.global_views.device.type, dtype=dtype, enabled=dtype is not None):
         outcome = objective.losses(batch, now)
-    total = torch.stack([*outcome.terms.values()]).sum() * share
+    total = torch.stack([*outcome.terms.values()]).sum() * factor
     total.backward()
     terms = {name: term.detach() for name, term in outcome.terms.items()}
     return Outcome(terms=terms, stats=outcome.stats, assignment=outcome.assignment, agreement=outcome.agreement)

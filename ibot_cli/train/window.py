@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ibot_cli.core.objective import Now
+from ibot_cli.core.scale import ScaleReport
 from ibot_cli.data.prefetch import Wait
 from ibot_cli.distributed import gather_columns
 from ibot_cli.errors import TrainingError
@@ -81,12 +82,19 @@ class Window:
             "teacher_temp": now.teacher_temp,
             "teacher_patch_temp": now.teacher_patch_temp,
         }
-        self.note(known, numbers, report.finite, wait)
+        self.note(known, numbers, report.finite, wait, report.scale)
         if report.assignments is not None and labels is not None:
             self._assignments.append(report.assignments)
             self._labels.append(labels)
 
-    def note(self, known: Mapping[str, Any], numbers: Mapping[str, Tensor], finite: Tensor, wait: Wait) -> None:
+    def note(
+        self,
+        known: Mapping[str, Any],
+        numbers: Mapping[str, Tensor],
+        finite: Tensor,
+        wait: Wait,
+        scale: ScaleReport | None = None,
+    ) -> None:
         """Takes note of one update; reads nothing from the device.
 
         Args:
@@ -94,8 +102,11 @@ class Window:
             numbers: Scalars on the device by name, the same names in every step; `loss/*` add up to `loss/total`.
             finite: Whether the update was made, a scalar on the device.
             wait: How long the training waited for the data.
+            scale: What the loss scale of float16 did, None without one.
         """
         columns = {**numbers, "finite": finite}
+        if scale is not None:
+            columns |= {"loss_scale": scale.scale, "overflow": scale.overflow}
         self._names = list(columns)
         self._numbers.append(torch.stack([value.detach().float() for value in columns.values()]))
         self._known.append(dict(known))
@@ -125,11 +136,14 @@ class Window:
             values = dict(zip(self._names, row, strict=True))
             finite = values.pop("finite") > 0
             losses = {name: value for name, value in values.items() if name.startswith("loss/")}
-            record = {**known, "loss/total": sum(losses.values()), **values, "skipped": not finite}
+            scaled = {"overflow": values.pop("overflow") > 0} if "overflow" in values else {}
+            record = {**known, "loss/total": sum(losses.values()), **values, "skipped": not finite, **scaled}
             self._count(finite, record)
             yield record
 
     def _count(self, finite: bool, record: dict[str, Any]) -> None:
+        if record.get("overflow"):  # the scale is on its way down; a step is bad where no scale helps
+            return
         self.bad_steps = 0 if finite else self.bad_steps + 1
         if self.bad_steps < self.max_bad_steps:
             return

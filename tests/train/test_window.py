@@ -27,6 +27,7 @@ def report(
         grad_norm=torch.tensor(grad),
         agreement=None if agreement is None else torch.tensor(agreement),
         finite=torch.tensor(all(map(math.isfinite, (cls, patch, grad)))),
+        scale=None,
         stats={},
         assignments=None if rows is None else torch.tensor(rows),
     )

@@ -16,6 +16,7 @@ from ibot_cli.config.load import to_yaml
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import build_optimizer
+from ibot_cli.core.scale import LossScale
 from ibot_cli.data.finetune_loader import FinetuneLoader, FinetuneStep, LabelledBatch
 from ibot_cli.data.rng import step_generator
 from ibot_cli.evaluate.labelled import Labelled
@@ -88,6 +89,7 @@ class FinetuneLoop:
             weight_decay=optim.weight_decay,
             clip_grad=optim.clip_grad,
             dtype=plan.dtype,
+            scaler=LossScale(plan.device) if plan.dtype is torch.float16 else None,
             average_over_ranks=distributed.average_over_ranks,
         )
         self.losses = torch.zeros(2, dtype=torch.float64, device=plan.device)  # sum and number in this epoch
@@ -125,7 +127,7 @@ class FinetuneLoop:
         self.reporter.advance(self.step)
         known_values = {"step": self.step, "epoch": data.epoch, "lr": lr}
         numbers = {"loss/class": report.loss, "grad_norm": report.grad_norm}
-        self.window.note(known_values, numbers, report.finite, data.wait)
+        self.window.note(known_values, numbers, report.finite, data.wait, report.scale)
         counted = torch.stack([report.loss.double(), torch.ones_like(report.loss, dtype=torch.float64)])
         self.losses += torch.where(report.finite, counted, 0.0)
 
@@ -245,6 +247,7 @@ class FinetuneLoop:
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
             "epoch_losses": self.losses,
+            "loss_scale": None if self.settings.scaler is None else self.settings.scaler.state(),
             "bad_steps": self.window.bad_steps,
             "bad_files": self.loader.bad.state_dict(),
             "fingerprint": self.plan.images.fingerprint,
@@ -258,6 +261,8 @@ class FinetuneLoop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state["best"]
         self.losses.copy_(state["epoch_losses"])
+        if self.settings.scaler is not None and state.get("loss_scale") is not None:
+            self.settings.scaler.restore(state["loss_scale"])
         self.window.bad_steps = state["bad_steps"]
         self.loader.bad.load_state_dict(state["bad_files"])
         self.step = self._saved_step = step

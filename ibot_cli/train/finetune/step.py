@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
-from ibot_cli.core.scale import LossScale
+from ibot_cli.core.scale import LossScale, ScaleReport
 from ibot_cli.data.finetune_loader import LabelledBatch
 
 
@@ -23,11 +23,13 @@ class FinetuneReport:
         loss: Cross-entropy with the soft targets in nats, mean over images of all processes.
         grad_norm: Common gradient norm before clipping.
         finite: Whether the update was made.
+        scale: What the loss scale of float16 did, None without one.
     """
 
     loss: Tensor
     grad_norm: Tensor
     finite: Tensor
+    scale: ScaleReport | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +71,23 @@ def finetune_step(
     """
     apply_schedule(optimizer, lr, settings.weight_decay)
     images = sum(len(batch) for batch, _ in batches)
-    losses, dtype = [], settings.dtype
+    losses, dtype, scaler = [], settings.dtype, settings.scaler
+    scale = None if scaler is None else scaler.scale
     for batch, drop_path in batches:
         with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype is not None):
             logits = model(batch.images, drop_path)
         loss = soft_cross_entropy(logits, batch.targets) * (len(batch) / images)
-        loss.backward()
+        (loss if scale is None else loss * scale).backward()
         losses.append(loss.detach())
     total = torch.stack(losses).sum()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     settings.average_over_ranks([*grads, total])
-    grad_norm = clip_gradients(model.parameters(), settings.clip_grad, "global")
+    grad_norm = clip_gradients(model.parameters(), settings.clip_grad, "global", scale)
     finite = torch.isfinite(total) & torch.isfinite(grad_norm)
     gated_step(optimizer, finite)
     optimizer.zero_grad(set_to_none=True)
-    return FinetuneReport(loss=total, grad_norm=grad_norm, finite=finite)
+    about_scale = None if scaler is None else scaler.update(total, grad_norm)
+    return FinetuneReport(loss=total, grad_norm=grad_norm, finite=finite, scale=about_scale)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ibot_cli.errors import RunError
 
 Numbers = NDArray[np.float64]
-_PLACES = frozenset({"step", "epoch", "skipped"})
+_PLACES = frozenset({"step", "epoch", "skipped", "overflow"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Columns:
         if "epochs_done" in record:
             self.epochs.append({name: value for name, value in record.items() if _is_number(value)})
             return
-        if record.get("skipped"):
+        if record.get("skipped") and not record.get("overflow"):
             self.skipped.append(step)
         for name, value in record.items():
             if name not in _PLACES and _is_number(value):
