@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from ibot_cli import __version__, console
+from ibot_cli.commands.bench import bench
 from ibot_cli.commands.cluster import cluster
 from ibot_cli.commands.compare import compare
 from ibot_cli.commands.data_pack import data_pack
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "visualize-correspondence": visualize_correspondence,
     "visualize-views": visualize_views,
     "report": report,
+    "bench": bench,
     "data": {"stats": data_stats, "pack": data_pack},
     "presets": {"list": list_presets, "show": show, "diff": diff},
 }
@@ -140,6 +142,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "ibot visualize-patterns runs/photos photos/",
         "ibot visualize-patterns runs/photos photos/ --baseline random --out patterns/",
         "ibot visualize-patterns runs/photos photos/ --prototypes 3,17 --top-k 100 --window 7",
+    ),
+    "bench": (
+        "ibot bench --preset ibot_vits16",
+        "ibot bench photos/ --preset ibot_vits16 --batch-size 16",
+        "ibot bench --config runs/photos/config.yaml --set runtime.precision=fp32 --row",
     ),
     "data": (
         "ibot data stats photos/",

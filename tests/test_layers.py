@@ -22,6 +22,7 @@ ROWS = (
     ("train",),
     ("visualize",),
     (
+        "bench_view",
         "data_view",
         "plan_view",
         "compare_view",

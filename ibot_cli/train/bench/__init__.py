@@ -1,0 +1,1 @@
+"""How fast the training step of a configuration is on this machine."""

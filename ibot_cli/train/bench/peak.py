@@ -1,0 +1,50 @@
+"""The machine's best rate for matrix products, measured on those of the step itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ibot_cli.train.bench.operations import Product
+
+SECONDS = 0.03
+
+
+def gemm_rate(products: Sequence[Product], dtype: torch.dtype, device: torch.device, seconds: float = SECONDS) -> float:
+    """Operations per second of the fastest of some products, each laid out as a linear layer has it.
+
+    Args:
+        products: Their shapes.
+        dtype: Of their entries.
+        device: Where they are computed.
+        seconds: Each runs at least so long without pause: a single call can catch a moment of higher clock.
+    """
+    return max((_rate(product, dtype, device, seconds) for product in products), default=0.0)
+
+
+def _rate(product: Product, dtype: torch.dtype, device: torch.device, seconds: float) -> float:
+    left = torch.ones(product.rows, product.inner, dtype=dtype, device=device)
+    right = torch.ones(product.columns, product.inner, dtype=dtype, device=device).t()
+    _repeat(left, right, 1)
+    calls = max(1, math.ceil(seconds / max(_seconds(lambda: _repeat(left, right, 1), device), 1e-6)))
+    return calls * product.flops / _seconds(lambda: _repeat(left, right, calls), device)
+
+
+def _repeat(left: Tensor, right: Tensor, calls: int) -> None:
+    for _ in range(calls):
+        left @ right
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Wall time of a call, all work of the device included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
