@@ -258,8 +258,11 @@ class RuntimeConfig:
     """How the machine is used; may change when a run is resumed, except the precision."""
 
     device: str | None = setting(None, "cpu, cuda, cuda:N or auto.", auto=True)
-    precision: Literal["fp32", "bf16"] | None = setting(
-        None, "Arithmetic of the networks; auto is bf16 on CUDA >= 8.0 and on CPUs with AVX512-BF16 or AMX.", auto=True
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = setting(
+        None,
+        "Arithmetic of the networks' products; auto is bf16 on CUDA >= 8.0 and on CPUs with AVX512-BF16 or AMX, fp16 "
+        "(with a loss scale) on older GPUs, else fp32. tf32 needs CUDA >= 8.0. Losses, norms and centres are float32.",
+        auto=True,
     )
     workers: int | None = setting(None, "Loader processes; 0 loads in the main process.", low=0, auto=True)
     threads: int | None = setting(None, "CPU threads of the main process.", low=1, auto=True)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -15,16 +16,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """No gradient, no autocast and no TF32 inside; the settings are restored afterwards."""
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        # not inference_mode: what a network caches there could not be used for training afterwards
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
+    # not inference_mode: what a network caches there could not be used for training afterwards
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), float32_products():
+        yield
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import yaml
 
 from ibot_cli import distributed
 from ibot_cli.config.load import to_yaml
+from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.objective import Objective
 from ibot_cli.core.scale import LossScale
@@ -141,7 +142,8 @@ class Loop:
         try:
             if self.beginning is not None:
                 self._keep_beginning()
-            with StopRequest(self.reporter.stopping) as stop:
+            tf32 = self.plan.config.runtime.precision == "tf32"
+            with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
                 for data in self.loader.steps(self.step, schedule.total_steps):
                     self.update(data)
                     self._after_update(stop)

@@ -21,15 +21,14 @@ from ibot_cli.data.probe import DataSummary, time_loading
 from ibot_cli.data.sources import Source
 from ibot_cli.data.transform import ViewRecipe, normalisation
 from ibot_cli.errors import UsageError
+from ibot_cli.train.arithmetic import CORE_FLOPS, decide_arithmetic
 from ibot_cli.train.budget import Memory, decide_micro_batch, shortage
 from ibot_cli.train.build import masks_of, network_of, stride_of, view_loader
 from ibot_cli.train.choices import Choice, fit_durations
-from ibot_cli.train.machine import choose_device, has_native_bf16
+from ibot_cli.train.machine import choose_device
 from ibot_cli.train.schedule import Schedule
 from ibot_cli.train.waiting import Loading, WaitWatch, crowding
 
-# Floating-point operations per second of one CPU core, for choosing how many cores load images.
-CORE_FLOPS = {"fp32": 5e10, "bf16": 1.5e11}
 PROTOTYPES = 8192
 T = TypeVar("T")
 
@@ -141,21 +140,6 @@ def make_plan(
         tokens=_tokens(config),
         memory=memory,
     )
-
-
-def decide_arithmetic(runtime: RuntimeConfig, device: torch.device, made: dict[str, Choice]) -> RuntimeConfig:
-    """Device and precision where they are open; the choices are added to `made`."""
-    if runtime.device is None:
-        runtime = replace(runtime, device=device.type)
-        made["runtime.device"] = (device.type, "a GPU was found" if device.type == "cuda" else "there is no GPU")
-    if runtime.precision is None:
-        native = has_native_bf16(device)
-        runtime = replace(runtime, precision="bf16" if native else "fp32")
-        made["runtime.precision"] = (
-            runtime.precision,
-            f"the {device.type.upper()} has {'fast' if native else 'no fast'} bf16 products",
-        )
-    return runtime
 
 
 def decide_cores(runtime: RuntimeConfig, share: Callable[[], LoadPlan], made: dict[str, Choice]) -> RuntimeConfig:

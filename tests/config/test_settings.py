@@ -106,7 +106,7 @@ def test_people_see_numbers_without_the_dot_of_pyyaml() -> None:
         ("data.mean", "one or more numbers, each >= 0 and <= 1, or auto"),
         ("views.global_scale", "2 numbers, each > 0 and <= 1"),
         ("head.shared", "true or false"),
-        ("runtime.precision", "one of fp32, bf16, or auto"),
+        ("runtime.precision", "one of fp32, tf32, bf16, fp16, or auto"),
     ],
 )
 def test_what_is_allowed_is_said_in_words(path: str, words: str) -> None:

@@ -31,7 +31,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four free cores, one CPU without fast bf16, and no change of this process's threads."""
     monkeypatch.setattr(plan_module, "free_cores", lambda: 4)
-    monkeypatch.setattr(plan_module, "has_native_bf16", lambda device: False)
+    monkeypatch.setattr("ibot_cli.train.arithmetic.has_native_bf16", lambda device: False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.set_num_threads", lambda count: None)
 
@@ -130,7 +130,7 @@ def test_prototypes_that_a_recipe_leaves_open_are_the_published_ones(flat: Path)
 
 
 def test_fast_bf16_is_used_where_it_is(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "has_native_bf16", lambda device: True)
+    monkeypatch.setattr("ibot_cli.train.arithmetic.has_native_bf16", lambda device: True)
     plan = planned(flat, "train.micro_batch_size=1")
     assert plan.dtype is torch.bfloat16 and plan.choices["runtime.precision"] == (
         "bf16",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ibot_cli import distributed
 from ibot_cli.config.load import to_yaml
+from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import build_optimizer
@@ -112,7 +113,8 @@ class FinetuneLoop:
         self.reporter.start(self.step, schedule.total_steps, schedule.steps_per_epoch)
         self.window.restart_clock()
         try:
-            with StopRequest(self.reporter.stopping) as stop:
+            tf32 = self.plan.config.runtime.precision == "tf32"
+            with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
                 for data in self.loader.steps(self.step, schedule.total_steps):
                     self._update(data)
                     self._after_update(stop)

@@ -22,13 +22,14 @@ from ibot_cli.data.probe import DataSummary, probe, time_samples
 from ibot_cli.data.transform import eval_transform
 from ibot_cli.errors import UsageError
 from ibot_cli.evaluate.features import Transform
+from ibot_cli.train.arithmetic import CORE_FLOPS, decide_arithmetic
 from ibot_cli.train.budget import Memory, shortage
 from ibot_cli.train.choices import Choice, Cut
 from ibot_cli.train.finetune.images import FinetuneImages
 from ibot_cli.train.finetune.memory import decide_micro_batch
 from ibot_cli.train.finetune.schedule import FinetuneSchedule, fitted_warmup
 from ibot_cli.train.machine import choose_device
-from ibot_cli.train.plan import CORE_FLOPS, decide_arithmetic, decide_cores, known, share_of_rank
+from ibot_cli.train.plan import decide_cores, known, share_of_rank
 from ibot_cli.train.waiting import Loading, WaitWatch, crowding
 from ibot_cli.weights.finetuned import ClassifierShape, ImagePreparation
 from ibot_cli.weights.load import LoadedBackbone

@@ -1,0 +1,47 @@
+"""Device and number format of a run's products."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from ibot_cli.config.schema import RuntimeConfig
+from ibot_cli.errors import UsageError
+from ibot_cli.train.choices import Choice
+from ibot_cli.train.machine import has_native_bf16
+
+# Floating-point operations per second of one CPU core, for choosing how many cores load images.
+CORE_FLOPS = {"fp32": 5e10, "tf32": 5e10, "bf16": 1.5e11, "fp16": 1.5e11}
+
+
+def decide_arithmetic(runtime: RuntimeConfig, device: torch.device, made: dict[str, Choice]) -> RuntimeConfig:
+    """Device and precision where they are open; the choices are added to `made`.
+
+    Raises:
+        UsageError: TF32 was asked for where there is none.
+    """
+    if runtime.device is None:
+        runtime = replace(runtime, device=device.type)
+        made["runtime.device"] = (device.type, "a GPU was found" if device.type == "cuda" else "there is no GPU")
+    if runtime.precision is None:
+        precision, reason = _usual_precision(device)
+        runtime = replace(runtime, precision=precision)
+        made["runtime.precision"] = (precision, reason)
+    if runtime.precision == "tf32" and not (device.type == "cuda" and has_native_bf16(device)):
+        raise UsageError(
+            f"runtime.precision: {device} has no TF32 products; they need a GPU of CUDA capability 8.0 or higher.",
+            "Use runtime.precision=fp32, which is exact, or auto.",
+        )
+    return runtime
+
+
+def _usual_precision(device: torch.device) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+    """What `auto` means on a device, and why."""
+    name = device.type.upper()
+    if has_native_bf16(device):
+        return "bf16", f"the {name} has fast bf16 products"
+    if device.type == "cuda":
+        return "fp16", "the GPU is older than CUDA capability 8.0: no fast bf16 products, but float16 ones"
+    return "fp32", f"the {name} has no fast bf16 products"
