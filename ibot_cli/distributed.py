@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False
 # Long enough for one process to evaluate while the others wait for it.
 TIMEOUT = timedelta(hours=2)
 
@@ -49,6 +50,24 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """For the duration this process exchanges nothing: every function acts as in a single process.
+
+    For a computation that a process may break off, while the others would wait for its share of a sum.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def _connected() -> bool:
+    return dist.is_initialized() and not _alone
+
+
 class _Sum(torch.autograd.Function):
     """Sum over processes whose gradient is summed too."""
 
@@ -67,7 +86,7 @@ class _Sum(torch.autograd.Function):
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum of `tensor` over all processes; differentiable."""
-    if not dist.is_initialized():
+    if not _connected():
         return tensor
     total: Tensor = _Sum.apply(tensor)
     return total
@@ -75,7 +94,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     """Replaces each tensor by its mean over all processes, with one exchange per data type."""
-    if not dist.is_initialized():
+    if not _connected():
         return
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         group = [t for t in tensors if t.dtype == dtype]
@@ -88,7 +107,7 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
 
 def gather_columns(tensor: Tensor) -> Tensor:
     """`[T, B]` of every process side by side, `[T, B * world]`, in the order of the processes."""
-    if not dist.is_initialized():
+    if not _connected():
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
@@ -97,7 +116,7 @@ def gather_columns(tensor: Tensor) -> Tensor:
 
 def agree(value: Any) -> Any:
     """The value that process 0 has; small picklable objects only."""
-    if not dist.is_initialized():
+    if not _connected():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -106,7 +125,7 @@ def agree(value: Any) -> Any:
 
 def merged(entries: dict[str, str]) -> dict[str, str]:
     """The union of every process's entries; the first process that has a key decides its value."""
-    if not dist.is_initialized():
+    if not _connected():
         return entries
     parts: list[dict[str, str] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, entries)
@@ -115,7 +134,7 @@ def merged(entries: dict[str, str]) -> dict[str, str]:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in any process."""
-    if not dist.is_initialized():
+    if not _connected():
         return flag
     total = torch.tensor(float(flag), device=device)
     dist.all_reduce(total)

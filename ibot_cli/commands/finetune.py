@@ -90,7 +90,7 @@ def finetune(
         from ibot_cli import distributed
         from ibot_cli.train.finetune.launch import execute
         from ibot_cli.train.finetune.prepare import prepare
-        from ibot_cli.train.loop import Interrupted, resume_command
+        from ibot_cli.train.interrupt import Interrupted, resume_command
 
     writes = distributed.rank() == 0
     with distributed.process_group():

@@ -76,6 +76,10 @@ class BatchNorm(nn.Module):
             self.running_var.lerp_(torch.where(finite, var, self.running_var), self.momentum)
         self._pending.clear()
 
+    def discard(self) -> None:
+        """Forgets what was seen since the last `commit`."""
+        self._pending.clear()
+
 
 class Head(nn.Module):
     """iBOT's projection head, usually shared by CLS and patches; prototypes, or all of it, can be separate.

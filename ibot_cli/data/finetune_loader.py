@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -208,7 +208,7 @@ class FinetuneLoader:
         self._workers = workers
         self._device = torch.device(device)
 
-    def steps(self, start: int, stop: int) -> Iterator[FinetuneStep]:
+    def steps(self, start: int, stop: int) -> Generator[FinetuneStep, None, None]:
         """The steps `start` (inclusive) to `stop` (exclusive), over epoch boundaries.
 
         Call it once for the rest of a run: the workers live as long as the iterator, and closing it ends them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -115,7 +115,7 @@ class ViewLoader:
         self._workers = workers
         self._device, self._dtype = torch.device(device), dtype
 
-    def steps(self, start: int, stop: int) -> Iterator[StepData]:
+    def steps(self, start: int, stop: int) -> Generator[StepData, None, None]:
         """The steps `start` (inclusive) to `stop` (exclusive), over epoch boundaries.
 
         Call it once for the rest of a run: the workers live as long as the iterator, and closing it ends them.

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from ibot_cli.errors import IBotError
+from ibot_cli.runs.directory import RunDirectory
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Interrupted(IBotError):
+    """A signal ended training; everything is saved."""
+
+    def __init__(self, signal_number: int, step: int, run: RunDirectory, command: str = "pretrain") -> None:
+        super().__init__(
+            f"Stopped after step {step:,} by a signal; everything is saved in {run.path}.",
+            f"Continue with: {resume_command(run.path, command)}",
+        )
+        self.exit_code = EXIT_CODES.get(signal_number, 1)  # type: ignore[call-overload]
+
+
+def resume_command(run: Path, command: str = "pretrain") -> str:
+    """What to type to go on with a run of `ibot COMMAND`."""
+    return f"ibot {command} --out {shlex.quote(str(run))} --resume"
 
 
 class StopRequest:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import yaml
 
 from ibot_cli import distributed
 from ibot_cli.config.load import to_yaml
+from ibot_cli.config.schema import Config
 from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.objective import Objective
@@ -21,41 +22,25 @@ from ibot_cli.core.scale import LossScale
 from ibot_cli.data.loader import StepData, ViewLoader
 from ibot_cli.data.rng import step_generator
 from ibot_cli.data.sources import Source, known_fingerprint
-from ibot_cli.errors import IBotError
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
 from ibot_cli.train.build import objective_of, optimizer_of
 from ibot_cli.train.epoch import EpochSums
 from ibot_cli.train.health import Watch
-from ibot_cli.train.interrupt import EXIT_CODES, StopRequest
+from ibot_cli.train.interrupt import Interrupted, StopRequest
 from ibot_cli.train.journal import Journal
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.monitor import OnlineKnn, epoch_record
 from ibot_cli.train.opening import check_same_images
+from ibot_cli.train.out_of_memory import OutOfMemory, Rehearsals, keep_micro_batch, notice, release
 from ibot_cli.train.pace import Pace, require_finite
-from ibot_cli.train.plan import Plan, known, loader_of, wait_watch
+from ibot_cli.train.plan import Plan, halved_plan, known, loader_of, wait_watch
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.train.start import Beginning
-from ibot_cli.train.step import StepSettings, train_step
+from ibot_cli.train.step import StepSettings, forget_passes, passes, train_step
 from ibot_cli.train.tensorboard import Board
 from ibot_cli.train.window import Window
-
-
-class Interrupted(IBotError):
-    """A signal ended training; everything is saved."""
-
-    def __init__(self, signal_number: int, step: int, run: RunDirectory, command: str = "pretrain") -> None:
-        super().__init__(
-            f"Stopped after step {step:,} by a signal; everything is saved in {run.path}.",
-            f"Continue with: {resume_command(run.path, command)}",
-        )
-        self.exit_code = EXIT_CODES.get(signal_number, 1)  # type: ignore[call-overload]
-
-
-def resume_command(run: Path, command: str = "pretrain") -> str:
-    """What to type to go on with a run of `ibot COMMAND`."""
-    return f"ibot {command} --out {shlex.quote(str(run))} --resume"
 
 
 @dataclass
@@ -121,6 +106,7 @@ class Loop:
             scaler=LossScale(plan.device) if plan.dtype is torch.float16 else None,
             average_over_ranks=distributed.average_over_ranks,
         )
+        self.rehearsals = Rehearsals(plan.device)
         self._saved_step = self.step
         self._saved_at = time.monotonic()
 
@@ -133,7 +119,7 @@ class Loop:
 
         Raises:
             Interrupted: After a signal, with everything saved.
-            TrainingError: Losses stay non-finite.
+            TrainingError: Losses stay non-finite, or one image at a time does not fit into memory.
             DataError: Too many images cannot be read.
         """
         schedule = self.plan.schedule
@@ -144,12 +130,38 @@ class Loop:
                 self._keep_beginning()
             tf32 = self.plan.config.runtime.precision == "tf32"
             with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
-                for data in self.loader.steps(self.step, schedule.total_steps):
-                    self.update(data)
-                    self._after_update(stop)
+                while not self._goes_on(stop):
+                    self._halve_micro_batch()
         finally:
             self._name_bad_files()  # also when they are the reason to stop
             self.journal.close()
+
+    def _goes_on(self, stop: StopRequest) -> bool:
+        """Runs to the end, or to a step that does not fit into memory; which of the two."""
+        with closing(self.loader.steps(self.step, self.plan.schedule.total_steps)) as steps:
+            for data in steps:
+                try:
+                    self.update(data)
+                except OutOfMemory as error:
+                    if not error.everywhere:
+                        raise
+                    return False
+                self._after_update(stop)
+        return True
+
+    def _halve_micro_batch(self) -> None:
+        """Goes on with fewer images at once; the views do not depend on that, so the step is simply done again."""
+        before, bad = self.plan, self.loader.bad
+        forget_passes(self.objective)
+        release(before.device)
+        self.plan = plan = halved_plan(before, self.step)
+        if self.writer:
+            keep_micro_batch(self.run, Config, plan.micro_batch_size)
+        self.rehearsals = Rehearsals(plan.device)
+        self.loader = loader_of(plan, self.source)
+        self.loader.bad = bad
+        self.reporter.warn(notice(self.step, before.micro_batch_size, plan.config))
+        self.window.restart_clock()
 
     def _keep_beginning(self) -> None:
         """Measures and saves the weights as they are before the first update, so that the run needs no other file."""
@@ -166,7 +178,9 @@ class Loop:
         plan = self.plan
         now = plan.schedule.now(self.step)
         batches = [batch.to(plan.device) for batch in self._with_drop_path(data)]
-        report = train_step(self.objective, self.optimizer, batches, now, self.settings)
+        objective, settings = self.objective, self.settings
+        self.rehearsals.try_out(partial(passes, objective, batches, now, settings), partial(forget_passes, objective))
+        report = train_step(objective, self.optimizer, batches, now, settings)
         self.sums.add_stats(report.stats, report.finite)
         labels = None if data.labels is None else torch.as_tensor(data.labels)
         self.step += 1

@@ -26,6 +26,7 @@ from ibot_cli.train.budget import Memory, decide_micro_batch, shortage
 from ibot_cli.train.build import masks_of, network_of, stride_of, view_loader
 from ibot_cli.train.choices import Choice, fit_durations
 from ibot_cli.train.machine import choose_device
+from ibot_cli.train.out_of_memory import halved, nothing_smaller
 from ibot_cli.train.schedule import Schedule
 from ibot_cli.train.waiting import Loading, WaitWatch, crowding
 
@@ -239,6 +240,20 @@ def wait_watch(plan: Plan) -> WaitWatch:
         num_local=config.views.num_local,
     )
     return WaitWatch(loading, share_of_rank(known(config.train.batch_size)))
+
+
+def halved_plan(plan: Plan, step: int) -> Plan:
+    """The plan with at most half as many images per forward pass.
+
+    Raises:
+        TrainingError: It has one image per forward pass already.
+    """
+    config, rank_batch = plan.config, plan.micro_batch_size * plan.micro_batches
+    micro = halved(plan.micro_batch_size, lambda size: rank_batch % size == 0)
+    if micro is None:
+        raise nothing_smaller(step, plan.micro_batch_size, config.runtime.checkpointing)
+    config = replace(config, train=replace(config.train, micro_batch_size=micro))
+    return replace(plan, config=config, micro_batches=rank_batch // micro, memory=None)
 
 
 def loader_of(plan: Plan, source: Source) -> ViewLoader:

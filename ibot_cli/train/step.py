@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ibot_cli.core.batch import Batch
+from ibot_cli.core.heads import BatchNorm
 from ibot_cli.core.objective import Now, Objective, Outcome
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
 from ibot_cli.core.scale import LossScale, ScaleReport
 from ibot_cli.core.stats import Stats
+from ibot_cli.train.out_of_memory import within_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +70,14 @@ def train_step(
 
     A non-finite loss or gradient anywhere leaves weights, moments, teacher and centres untouched; the decision is
     made on the device.
+
+    Raises:
+        OutOfMemory: The passes do not fit into memory; nothing was updated, see `forget_passes`.
     """
     apply_schedule(optimizer, now.lr, now.weight_decay)
-    scaler, share = settings.scaler, 1 / len(batches)
+    scaler = settings.scaler
     scale = None if scaler is None else scaler.scale
-    factor = share if scale is None else share * scale
-    outcomes = [_forward_backward(objective, batch, now, settings.dtype, factor) for batch in batches]
-    report = _mean(outcomes)
+    report = _mean(passes(objective, batches, now, settings))
     student = objective.student
     if now.freeze_prototypes:
         for parameter in student.head.prototypes():
@@ -97,6 +100,26 @@ def train_step(
         stats=stats,
         assignments=report.assignment,
     )
+
+
+def passes(objective: Objective, batches: Sequence[Batch], now: Now, settings: StepSettings) -> list[Outcome]:
+    """Forward and backward passes of a step; the gradients' sum is the student's, everything else stays as it is.
+
+    Raises:
+        OutOfMemory: They do not fit into memory.
+    """
+    share, scaler = 1 / len(batches), settings.scaler
+    factor = share if scaler is None else share * scaler.scale
+    with within_memory():
+        return [_forward_backward(objective, batch, now, settings.dtype, factor) for batch in batches]
+
+
+def forget_passes(objective: Objective) -> None:
+    """Drops what passes left that do not count, or that were broken off."""
+    objective.student.zero_grad(set_to_none=True)
+    for module in objective.modules():
+        if isinstance(module, BatchNorm):
+            module.discard()
 
 
 def _forward_backward(

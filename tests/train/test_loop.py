@@ -17,8 +17,9 @@ from PIL import Image
 from ibot_cli.errors import DataError, TrainingError
 from ibot_cli.runs import checkpoint
 from ibot_cli.train import loop as loop_module
+from ibot_cli.train.interrupt import Interrupted
 from ibot_cli.train.launch import PretrainResult, execute, prepare
-from ibot_cli.train.loop import Interrupted, Loop
+from ibot_cli.train.loop import Loop
 from ibot_cli.train.reporter import Silent
 from ibot_cli.train.request import Request
 from tests.train import pictures, runs

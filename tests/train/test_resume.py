@@ -75,7 +75,7 @@ def test_signal_saves_and_tells_how_to_go_on(images: Path, whole: Path, tmp_path
     out = tmp_path / "run"
 
     def work() -> None:
-        from ibot_cli.train.loop import Interrupted
+        from ibot_cli.train.interrupt import Interrupted
 
         runs.signal_after(11, number)
         try:

@@ -28,9 +28,8 @@ from ibot_cli.runs.metrics import MetricsLog
 from ibot_cli.train.finetune.plan import FinetunePlan, loader_of, wait_watch
 from ibot_cli.train.finetune.step import FinetuneStepSettings, finetune_step
 from ibot_cli.train.finetune.validate import Verdict, judge
-from ibot_cli.train.interrupt import StopRequest
+from ibot_cli.train.interrupt import Interrupted, StopRequest
 from ibot_cli.train.journal import Journal
-from ibot_cli.train.loop import Interrupted
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.pace import Pace, require_finite
 from ibot_cli.train.plan import known

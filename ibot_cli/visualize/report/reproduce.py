@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from ibot_cli.train.loop import resume_command
+from ibot_cli.train.interrupt import resume_command
 from ibot_cli.visualize.report.command_line import again, began, evaluations
 from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section

@@ -10,7 +10,7 @@ from ibot_cli.config.schema import Config
 from ibot_cli.evaluate.confidence import unpaired_difference
 from ibot_cli.quantities import counted
 from ibot_cli.train.health import PATIENCE_EPOCHS, SlotHealth, verdict
-from ibot_cli.train.loop import resume_command
+from ibot_cli.train.interrupt import resume_command
 from ibot_cli.visualize.report.evaluations import Evaluated, standing
 from ibot_cli.visualize.report.history import sessions
 from ibot_cli.visualize.report.record import RunRecord

@@ -12,7 +12,7 @@ import pytest
 from ibot_cli.errors import DataError, RunError, UsageError
 from ibot_cli.runs import checkpoint
 from ibot_cli.train.finetune.prepare import prepare
-from ibot_cli.train.loop import Interrupted
+from ibot_cli.train.interrupt import Interrupted
 from tests.train import runs
 from tests.train.finetune import tuned
 
