@@ -272,9 +272,6 @@ class RuntimeConfig:
     checkpointing: Literal["none", "blocks"] = setting(
         "none", "blocks computes each block again in the backward pass: the same numbers, less memory, more time."
     )
-    compile: bool | None = setting(
-        None, "Compile the blocks, on or off; auto compiles on CUDA where a compiler works.", auto=True
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
