@@ -88,14 +88,17 @@ def decide_micro_batch(
     return config, memory
 
 
-def shortage(memory: Memory | None, micro: int | None) -> list[str]:
+def shortage(memory: Memory | None, micro: int | None, checkpointing: str) -> list[str]:
     """A warning where the estimate, for so many images at once, is above what the device has left."""
     if memory is None or memory.step <= memory.available:
         return []
-    way_out = f"Lower train.micro_batch_size = {micro}" if micro != 1 else "Choose a smaller model.arch or fewer views"
+    ways = [
+        *(["set runtime.checkpointing=blocks"] if checkpointing == "none" else []),
+        f"lower train.micro_batch_size = {micro}" if micro != 1 else "choose a smaller model.arch or fewer views",
+    ]
     return [
         f"A step needs about {memory.step / 2**30:.1f} GiB, but only {memory.available / 2**30:.1f} GiB are left on "
-        f"the device. {way_out}."
+        f"the device. {', or '.join(ways).capitalize()}."
     ]
 
 

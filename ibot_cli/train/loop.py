@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,7 +32,7 @@ from ibot_cli.train.journal import Journal
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.monitor import OnlineKnn, epoch_record
 from ibot_cli.train.opening import check_same_images
-from ibot_cli.train.out_of_memory import OutOfMemory, Rehearsals, keep_micro_batch, notice, release
+from ibot_cli.train.out_of_memory import Rehearsals, keep_micro_batch, notice, release, until_too_large
 from ibot_cli.train.pace import Pace, require_finite
 from ibot_cli.train.plan import Plan, halved_plan, known, loader_of, wait_watch
 from ibot_cli.train.reporter import Reporter
@@ -130,24 +129,12 @@ class Loop:
                 self._keep_beginning()
             tf32 = self.plan.config.runtime.precision == "tf32"
             with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
-                while not self._goes_on(stop):
+                after = partial(self._after_update, stop)
+                while not until_too_large(self.loader.steps(self.step, schedule.total_steps), self.update, after):
                     self._halve_micro_batch()
         finally:
             self._name_bad_files()  # also when they are the reason to stop
             self.journal.close()
-
-    def _goes_on(self, stop: StopRequest) -> bool:
-        """Runs to the end, or to a step that does not fit into memory; which of the two."""
-        with closing(self.loader.steps(self.step, self.plan.schedule.total_steps)) as steps:
-            for data in steps:
-                try:
-                    self.update(data)
-                except OutOfMemory as error:
-                    if not error.everywhere:
-                        raise
-                    return False
-                self._after_update(stop)
-        return True
 
     def _halve_micro_batch(self) -> None:
         """Goes on with fewer images at once; the views do not depend on that, so the step is simply done again."""

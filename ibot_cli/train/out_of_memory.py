@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from ibot_cli.runs.directory import RunDirectory
 # How the allocators and libraries say it where there is no class of its own: on the CPU, cuBLAS, cuDNN, oneDNN.
 _SIGNS = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory", "could not create a memory")
 C = TypeVar("C", Config, FinetuneConfig)
+T = TypeVar("T")
 
 
 class OutOfMemory(TrainingError):
@@ -58,6 +59,32 @@ def within_memory() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(everywhere=distributed.world() == 1) from error
+
+
+def until_too_large(steps: Generator[T, None, None], update: Callable[[T], None], after: Callable[[], None]) -> bool:
+    """Goes through the steps.
+
+    Args:
+        steps: Their data; closed at the end, so that loader processes end too.
+        update: Makes an update of a step's data.
+        after: Called after each update.
+
+    Returns:
+        False when the passes of an update did not fit and every process knows it, True after the last step.
+
+    Raises:
+        OutOfMemory: They did not fit in this process only; the others wait for it.
+    """
+    with closing(steps):
+        for data in steps:
+            try:
+                update(data)
+            except OutOfMemory as error:
+                if not error.everywhere:
+                    raise
+                return False
+            after()
+    return True
 
 
 @dataclass

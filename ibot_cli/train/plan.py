@@ -120,7 +120,7 @@ def make_plan(
         choices=made,
         warnings=[
             *map(str, cuts),
-            *shortage(memory, config.train.micro_batch_size),
+            *shortage(memory, config.train.micro_batch_size, config.runtime.checkpointing),
             *crowding(resolved.config.runtime, config.runtime, device),
         ],
         data=summary,

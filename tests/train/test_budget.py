@@ -73,17 +73,17 @@ def test_the_largest_divisor_that_fits(monkeypatch: pytest.MonkeyPatch, free: fl
 @pytest.mark.usefixtures("linear")
 def test_where_nothing_fits_there_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     decided, memory, _ = decide(monkeypatch, 103)
-    assert shortage(memory, decided.train.micro_batch_size) == [
+    assert shortage(memory, decided.train.micro_batch_size, "blocks") == [
         "A step needs about 0.1 GiB, but only 0.1 GiB are left on the device. Choose a smaller model.arch or fewer "
         "views."
     ]
-    (warning,) = shortage(memory, 4)
-    assert warning.endswith("Lower train.micro_batch_size = 4.")
+    (warning,) = shortage(memory, 4, "none")
+    assert warning.endswith("Set runtime.checkpointing=blocks, or lower train.micro_batch_size = 4.")
 
 
 def test_no_shortage() -> None:
-    assert shortage(None, 1) == []
-    assert shortage(Memory(base=5, step=10, available=10), 1) == []
+    assert shortage(None, 1, "none") == []
+    assert shortage(Memory(base=5, step=10, available=10), 1, "none") == []
 
 
 def test_a_given_micro_batch_must_divide(monkeypatch: pytest.MonkeyPatch) -> None:

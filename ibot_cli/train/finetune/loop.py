@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from torch import Tensor
 
 from ibot_cli import distributed
+from ibot_cli.config.finetune import FinetuneConfig
 from ibot_cli.config.load import to_yaml
 from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
@@ -25,12 +27,13 @@ from ibot_cli.runs import checkpoint
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
-from ibot_cli.train.finetune.plan import FinetunePlan, loader_of, wait_watch
-from ibot_cli.train.finetune.step import FinetuneStepSettings, finetune_step
+from ibot_cli.train.finetune.plan import FinetunePlan, halved_plan, loader_of, wait_watch
+from ibot_cli.train.finetune.step import FinetuneStepSettings, finetune_step, passes
 from ibot_cli.train.finetune.validate import Verdict, judge
 from ibot_cli.train.interrupt import Interrupted, StopRequest
 from ibot_cli.train.journal import Journal
 from ibot_cli.train.machine import peak_memory
+from ibot_cli.train.out_of_memory import Rehearsals, keep_micro_batch, notice, release, until_too_large
 from ibot_cli.train.pace import Pace, require_finite
 from ibot_cli.train.plan import known
 from ibot_cli.train.reporter import Reporter
@@ -70,6 +73,8 @@ class FinetuneLoop:
         plan, config, schedule = self.plan, self.plan.config, self.plan.schedule
         self.writer = distributed.rank() == 0
         self.model.to(plan.device).train()
+        self.model.backbone.checkpointing = config.runtime.checkpointing == "blocks"
+        self.rehearsals = Rehearsals(plan.device)
         optim = config.optim
         self.optimizer = build_optimizer(self.model, betas=optim.betas, eps=optim.eps, layer_decay=optim.layer_decay)
         self.loader = loader_of(plan)
@@ -105,7 +110,7 @@ class FinetuneLoop:
 
         Raises:
             Interrupted: After a signal, with everything saved.
-            TrainingError: Losses stay non-finite.
+            TrainingError: Losses stay non-finite, or the fewest images at a time do not fit into memory.
             DataError: Too many images cannot be read.
         """
         schedule = self.plan.schedule
@@ -114,16 +119,32 @@ class FinetuneLoop:
         try:
             tf32 = self.plan.config.runtime.precision == "tf32"
             with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
-                for data in self.loader.steps(self.step, schedule.total_steps):
-                    self._update(data)
-                    self._after_update(stop)
+                after = partial(self._after_update, stop)
+                while not until_too_large(self.loader.steps(self.step, schedule.total_steps), self._update, after):
+                    self._halve_micro_batch()
         finally:
             self._name_bad_files()  # also when they are the reason to stop
             self.journal.close()
 
+    def _halve_micro_batch(self) -> None:
+        """Goes on with fewer images at once; the images do not depend on that, so the step is simply done again."""
+        before, bad = self.plan, self.loader.bad
+        self.model.zero_grad(set_to_none=True)
+        release(before.device)
+        self.plan = plan = halved_plan(before, self.step)
+        if self.writer:
+            keep_micro_batch(self.run, FinetuneConfig, known(plan.config.train.micro_batch_size))
+        self.rehearsals = Rehearsals(plan.device)
+        self.loader = loader_of(plan)
+        self.loader.bad = bad
+        self.reporter.warn(notice(self.step, known(before.config.train.micro_batch_size), plan.config))
+        self.window.restart_clock()
+
     def _update(self, data: FinetuneStep) -> None:
         lr = self.plan.schedule.lr(self.step)
-        report = finetune_step(self.model, self.optimizer, list(self._with_drop_path(data)), lr, self.settings)
+        batches = list(self._with_drop_path(data))
+        self.rehearsals.try_out(partial(passes, self.model, batches, self.settings), self.model.zero_grad)
+        report = finetune_step(self.model, self.optimizer, batches, lr, self.settings)
         self.step += 1
         self.reporter.advance(self.step)
         known_values = {"step": self.step, "epoch": data.epoch, "lr": lr}

@@ -29,6 +29,7 @@ def step_bytes(shape: ClassifierShape, config: FinetuneConfig, micro_batch_size:
         model = shape.build()
     with FakeTensorMode(allow_non_fake_inputs=True), AllocationMeter() as meter:
         model.to_empty(device="cpu")
+        model.backbone.checkpointing = config.runtime.checkpointing == "blocks"
         optimizer = build_optimizer(
             model, betas=config.optim.betas, eps=config.optim.eps, layer_decay=config.optim.layer_decay
         )

@@ -29,6 +29,7 @@ from ibot_cli.train.finetune.images import FinetuneImages
 from ibot_cli.train.finetune.memory import decide_micro_batch
 from ibot_cli.train.finetune.schedule import FinetuneSchedule, fitted_warmup
 from ibot_cli.train.machine import choose_device
+from ibot_cli.train.out_of_memory import halved, nothing_smaller
 from ibot_cli.train.plan import decide_cores, known, share_of_rank
 from ibot_cli.train.waiting import Loading, WaitWatch, crowding
 from ibot_cli.weights.finetuned import ClassifierShape, ImagePreparation
@@ -157,7 +158,7 @@ def make_plan(
         warnings=[
             *images.notes,
             *map(str, cuts),
-            *shortage(memory, config.train.micro_batch_size),
+            *shortage(memory, config.train.micro_batch_size, config.runtime.checkpointing),
             *crowding(resolved.config.runtime, config.runtime, device),
         ],
         images=images,
@@ -242,6 +243,21 @@ def wait_watch(plan: FinetunePlan) -> WaitWatch:
     config = plan.config
     loading = Loading.of(config.runtime, plan.device, plan.data, view_size=known(config.model.image_size), num_local=0)
     return WaitWatch(loading, share_of_rank(config.train.batch_size))
+
+
+def halved_plan(plan: FinetunePlan, step: int) -> FinetunePlan:
+    """The plan with at most half as many images per forward pass; an even number, because two neighbours are mixed.
+
+    Raises:
+        TrainingError: It cannot be smaller.
+    """
+    config, micro = plan.config, known(plan.config.train.micro_batch_size)
+    mixes = config.augment.mixup > 0 or config.augment.cutmix > 0
+    smaller = halved(micro, lambda size: size % 2 == 0 or (size == 1 and not mixes))
+    if smaller is None:
+        why = ", and images are mixed in pairs" if micro > 1 else ""
+        raise nothing_smaller(step, micro, config.runtime.checkpointing, why)
+    return replace(plan, config=replace(config, train=replace(config.train, micro_batch_size=smaller)), memory=None)
 
 
 def loader_of(plan: FinetunePlan) -> FinetuneLoader:

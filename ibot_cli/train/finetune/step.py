@@ -13,6 +13,7 @@ from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
 from ibot_cli.core.scale import LossScale, ScaleReport
 from ibot_cli.data.finetune_loader import LabelledBatch
+from ibot_cli.train.out_of_memory import within_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +69,14 @@ def finetune_step(
         batches: Micro-batches, each with its drop-path factors `[num_blocks, 2, b]` or None.
         lr: Learning rate of the head.
         settings: See there.
+
+    Raises:
+        OutOfMemory: The passes do not fit into memory; nothing was updated, but gradients may be left.
     """
     apply_schedule(optimizer, lr, settings.weight_decay)
-    images = sum(len(batch) for batch, _ in batches)
-    losses, dtype, scaler = [], settings.dtype, settings.scaler
+    scaler = settings.scaler
     scale = None if scaler is None else scaler.scale
-    for batch, drop_path in batches:
-        with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = model(batch.images, drop_path)
-        loss = soft_cross_entropy(logits, batch.targets) * (len(batch) / images)
-        (loss if scale is None else loss * scale).backward()
-        losses.append(loss.detach())
+    losses = passes(model, batches, settings)
     total = torch.stack(losses).sum()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     settings.average_over_ranks([*grads, total])
@@ -88,6 +86,26 @@ def finetune_step(
     optimizer.zero_grad(set_to_none=True)
     about_scale = None if scaler is None else scaler.update(total, grad_norm)
     return FinetuneReport(loss=total, grad_norm=grad_norm, finite=finite, scale=about_scale)
+
+
+def passes(
+    model: Classifier, batches: Sequence[tuple[LabelledBatch, Tensor | None]], settings: FinetuneStepSettings
+) -> list[Tensor]:
+    """Forward and backward passes of a step: the micro-batches' shares of the loss; the gradients are the model's.
+
+    Raises:
+        OutOfMemory: They do not fit into memory.
+    """
+    images = sum(len(batch) for batch, _ in batches)
+    losses, dtype, scaler = [], settings.dtype, settings.scaler
+    with within_memory():
+        for batch, drop_path in batches:
+            with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype is not None):
+                logits = model(batch.images, drop_path)
+            loss = soft_cross_entropy(logits, batch.targets) * (len(batch) / images)
+            (loss if scaler is None else loss * scaler.scale).backward()
+            losses.append(loss.detach())
+    return losses
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
