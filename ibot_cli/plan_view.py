@@ -118,6 +118,7 @@ def _shape_rows(prepared: Prepared) -> list[tuple[str, str]]:
     sizes = {name: _parameters(count) for name, count in plan.parameters.items()}
     prototypes = f"{head.prototypes:,}" + ("" if head.shared else f" + {head.patch_prototypes:,}")
     targets = ", ".join(f"{slot} {getattr(config.objective, slot)}" for slot in ("cls", "patch"))
+    targets += f", KoLeo {config.objective.koleo_weight:g}" if config.objective.koleo_weight else ""
     return [
         (
             "length",

@@ -60,7 +60,7 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
 def step_text(record: Mapping[str, Any]) -> str:
     """Losses, speed and waiting of a step's record."""
     parts = [f"loss {record['loss/total']:.3f}"]
-    parts += [f"{name[5:]} {record[name]:.3f}" for name in ("loss/cls", "loss/patch") if name in record]
+    parts += [f"{name[5:]} {record[name]:.3f}" for name in ("loss/cls", "loss/patch", "loss/koleo") if name in record]
     if "speed/images_per_second" in record:
         parts.append(f"{record['speed/images_per_second']:,.0f} images/s")
         parts.append(waiting_text(record["speed/wait_share"]))

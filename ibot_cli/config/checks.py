@@ -55,6 +55,8 @@ def _swin_shape(values: Values) -> Iterator[Finding]:
             yield f"model.{name}", "shapes a ViT only; a Swin takes it from model.arch, set it to auto"
     if values["model.registers"]:
         yield "model.registers", "are tokens of a ViT; a Swin has none, set it to 0"
+    if values["model.layer_scale"]:
+        yield "model.layer_scale", "belongs to the blocks of a ViT; a Swin has none, set it to 0"
 
 
 def _heads(values: Values) -> Iterator[Finding]:
@@ -82,6 +84,11 @@ def _mask(values: Values) -> Iterator[Finding]:
 def _something_masked(values: Values) -> Iterator[Finding]:
     if values["objective.patch"] != "none" and not any(values["mask.ratio"]):
         yield "mask.ratio", "masks nothing, so the patch loss is always 0; raise it or set objective.patch=none"
+
+
+def _separate(values: Values) -> Iterator[Finding]:
+    if values["head.separate_mlp"] and values["head.shared"]:
+        yield "head.separate_mlp", "needs prototypes of the patches' own; set head.shared=false"
 
 
 def _targets(values: Values) -> Iterator[Finding]:
@@ -152,12 +159,21 @@ CHECKS: tuple[Check, ...] = (
         find=_sizes,
     ),
     Check(
-        reads=("model.arch", "model.patch_size", "model.width", "model.depth", "model.heads", "model.registers"),
+        reads=(
+            "model.arch",
+            "model.patch_size",
+            "model.width",
+            "model.depth",
+            "model.heads",
+            "model.registers",
+            "model.layer_scale",
+        ),
         find=_swin_shape,
     ),
     Check(reads=("model.arch", "model.width", "model.heads"), find=_heads),
     Check(reads=("mask.ratio", "mask.ratio_var"), find=_mask),
     Check(reads=("mask.ratio", "objective.patch"), find=_something_masked),
+    Check(reads=("head.separate_mlp", "head.shared"), find=_separate),
     Check(reads=("objective.cls", "objective.patch"), find=_targets),
     Check(reads=("objective.cls", "views.num_global", "views.num_local"), find=_cls_pairs),
     *(range_of(path) for path in RANGES),

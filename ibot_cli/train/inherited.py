@@ -50,6 +50,7 @@ def network_settings(shape: BackboneShape) -> dict[str, Any]:
             "model.patch_size": swin.PATCH_SIZE,
             **open_ones,
             "model.registers": 0,
+            "model.layer_scale": 0.0,
             "model.window_size": shape.window_size,
         }
     named = vit.SIZES[shape.arch]
@@ -61,6 +62,7 @@ def network_settings(shape: BackboneShape) -> dict[str, Any]:
         "model.depth": size.depth,
         "model.heads": size.heads,
         "model.registers": shape.registers,
+        "model.layer_scale": shape.layer_scale,
     }
 
 
@@ -96,6 +98,8 @@ def _asked(network: dict[str, Choice], resolved: Resolved) -> Iterator[tuple[str
             implied = getattr(vit.SIZES[arch], name)
             given = values[path] if own and values[path] is not None else implied
             yield path, given, path if own else "model.arch"
+        elif path == "model.layer_scale" and values[path] and network[path][0]:
+            continue  # both have it; what it starts from is the weights' affair
         elif own:
             yield path, values[path], path
 

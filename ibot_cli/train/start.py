@@ -61,6 +61,7 @@ def head_settings(head: Head) -> dict[str, Any]:
     sizes = {
         "prototypes": len(head.last_layer.weight_g),
         "shared": head.last_layer2 is None,
+        "separate_mlp": head.mlp2 is not None,
         "hidden_size": linear[0].out_features,
         "bottleneck_size": linear[-1].out_features,
         "num_layers": len(linear),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +24,10 @@ _OTHER_HEADS = {512: 8, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneShape:
-    """The arguments of `build_backbone`."""
+    """The arguments of `build_backbone`.
+
+    Where tensors with layer scale tell the shape, its initial value is not known, and 1 stands for it.
+    """
 
     arch: str
     image_size: int
@@ -35,6 +39,7 @@ class BackboneShape:
     window_size: int = 7
     mask_token: bool = False
     registers: int = 0
+    layer_scale: float = 0.0
 
     @classmethod
     def configured(cls, config: Config, mask_token: bool) -> BackboneShape:
@@ -51,6 +56,7 @@ class BackboneShape:
             window_size=model.window_size,
             mask_token=mask_token,
             registers=model.registers,
+            layer_scale=model.layer_scale,
         )
 
     @classmethod
@@ -65,9 +71,10 @@ class BackboneShape:
         size = swin.SIZES.get(shape.arch) or vit.SIZES.get(shape.arch)
         if size is None:
             raise ValueError(f"there is no network {shape.arch!r}")
-        numbers = asdict(shape) | {"registers": shape.registers + 1, "mask_token": 1}
+        scaled = isinstance(shape.layer_scale, int | float) and 0 <= shape.layer_scale < math.inf
+        numbers = asdict(shape) | {"registers": shape.registers + 1, "mask_token": 1, "layer_scale": int(scaled)}
         wrong = [
-            f"{name} {value!r}"
+            f"{name} {getattr(shape, name)!r}"
             for name, value in numbers.items()
             if name != "arch" and value is not None and not (isinstance(value, int) and 0 < value <= _LARGEST)
         ]
@@ -127,6 +134,7 @@ def backbone_shape(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], 
         heads=_heads(width, arguments) if heads is None else _checked_heads(heads, width),
         mask_token=mask_token,
         registers=0 if registers is None else registers.shape[1],
+        layer_scale=float("backbone.blocks.0.ls1.gamma" in tensors),
     )
 
 
@@ -152,6 +160,7 @@ def build_head(tensors: Mapping[str, Tensor], activation: str) -> Head | None:
         num_layers=len(linear),
         activation=activation,
         norm="batch" if batch_norm else "none",
+        separate_mlp="head.mlp2.0.weight" in tensors,
     )
 
 

@@ -22,6 +22,7 @@ _PARTS = (  # in the order in which a network uses them
     (r"backbone\.layers\.(\d+)\.downsample\.", "stage {0} reduction"),
     (r"(backbone\.(norm|fc_norm)|classifier\.fc_norm)\.", "final norm"),
     (r"head\.mlp\.", "head MLP"),
+    (r"head\.mlp2\.", "patch head MLP"),
     (r"head\.last_layer\.", "prototypes"),
     (r"head\.last_layer2\.", "patch prototypes"),
     (r"classifier\.projection\.", "projection"),

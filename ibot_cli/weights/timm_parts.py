@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.fill import unfilled
-from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.norm_epsilon import OURS, swin_at_epsilon
 from ibot_cli.weights.shapes import BackboneShape, backbone_shape
 from ibot_cli.weights.timm_models import TimmBackbone
@@ -23,8 +22,8 @@ _SAME = 1e-4  # largest difference of tokens over their largest value that count
 def our_network(network: TimmBackbone, image_size: int) -> tuple[BackboneShape, dict[str, Tensor]] | None:
     """The shape and the tensors of our network that computes the same tokens as a filled model of timm.
 
-    Layer scale is folded into the layers before it, registers keep their place, a Swin's other epsilon of the norms
-    goes into the weights. What cannot be had so (pooling of a classifier, other layers) makes the tokens differ.
+    Layer scale and registers keep their place, a Swin's other epsilon of the norms goes into the weights. What cannot
+    be had so (pooling of a classifier, other layers) makes the tokens differ.
 
     Args:
         network: In evaluation mode.
@@ -63,13 +62,13 @@ def _our_names(model: Any) -> dict[str, Tensor]:
 def _in_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a timm ViT or Swin as ours; what ours does not have keeps its name.
 
-    timm's names are ours but for registers. Layer scale becomes a part of the layers that it scales. Where class token
-    and registers have no position it is zero; where registers have one it is added to them.
+    timm's names are ours but for registers. Where class token and registers have no position it is zero; where
+    registers have one it is added to them.
 
     Args:
         tensors: A state dict of timm's model, without a prefix.
     """
-    ours = without_layer_scale(tensors)
+    ours = dict(tensors)
     positions, registers = ours.get("pos_embed"), ours.pop("reg_token", None)
     if positions is None or "cls_token" not in ours:
         return dict(tensors)

@@ -34,7 +34,7 @@ class Trainable:
 def trainable(loaded: LoadedBackbone) -> Trainable:
     """The backbone of loaded weights in the names of `ibot_cli.core`.
 
-    A model of timm is taken apart only if our network with its tensors computes the same tokens; layer scale is folded.
+    A model of timm is taken apart only if our network with its tensors computes the same tokens.
 
     Raises:
         WeightsError: A model of timm with other layers than a plain ViT, with registers or without, or Swin.

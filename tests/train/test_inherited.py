@@ -54,7 +54,7 @@ def test_a_published_network_has_its_name(name: str) -> None:
     shape = BackboneShape(arch="vit_small", image_size=224, registers=4, **given)
     expected = {f"model.{part}": value for part, value in given.items()}
     assert network_settings(shape) == {
-        "model.arch": name, "model.patch_size": 16, **expected, "model.registers": 4
+        "model.arch": name, "model.patch_size": 16, **expected, "model.registers": 4, "model.layer_scale": 0
     }  # fmt: skip
     assert network_settings(BackboneShape(arch=name, image_size=224, registers=4)) == network_settings(shape)
 
@@ -62,7 +62,7 @@ def test_a_published_network_has_its_name(name: str) -> None:
 def test_a_swin_leaves_open_what_its_name_says() -> None:
     assert network_settings(BackboneShape(arch="swin_base", image_size=224, window_size=14)) == {
         "model.arch": "swin_base", "model.patch_size": 4, "model.width": None, "model.depth": None,
-        "model.heads": None, "model.registers": 0, "model.window_size": 14,
+        "model.heads": None, "model.registers": 0, "model.layer_scale": 0, "model.window_size": 14,
     }  # fmt: skip
 
 

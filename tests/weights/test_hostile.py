@@ -86,7 +86,7 @@ JUNK: dict[str, tuple[object, str]] = {
         network(mask_token=torch.zeros(1, 384), blocks__0__ls1__gamma=torch.zeros(5)) | {
             "blocks.0.attn.proj.weight": torch.zeros(384, 384)
         },
-        "cannot be understood",
+        r"blocks\.0\.ls1\.gamma is \[5\], not \[384\]",
     ),
     "numbers for names": ({"state_dict": {5: torch.zeros(2)}}, "no known layout"),
     "numbers for names of a teacher": ({"teacher": {5: torch.zeros(2)}}, "no known layout"),

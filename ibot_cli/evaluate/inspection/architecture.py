@@ -25,6 +25,7 @@ _VITS = {
     "H": _Named(1280, 32, 16),
     "g": _Named(1536, 40, 24),
 }
+_SCALES = (".ls1.gamma", ".gamma_1")
 _SWINS = {"swin_tiny": "Swin-T", "swin_small": "Swin-S", "swin_base": "Swin-B", "swin_large": "Swin-L"}
 
 
@@ -42,6 +43,7 @@ class Architecture:
         patch_size: Pixels; None where there is no patch embedding of square patches.
         window_size: Of Swin.
         registers: Tokens besides the class token that are in no output.
+        layer_scale: Whether learned factors scale the residual branches.
         image_size: Pixels.
         channels: C.
     """
@@ -55,12 +57,14 @@ class Architecture:
     patch_size: int | None
     window_size: int | None
     registers: int
+    layer_scale: bool
     image_size: int
     channels: int
 
     def sentence(self) -> str:
         """In words."""
         registers = f"{self.registers} registers" if self.registers else ""
+        scale = "layer scale" if self.layer_scale else ""
         window = f"windows of {self.window_size}" if self.window_size else ""
         patch = f"patches of {self.patch_size} px" if self.patch_size and self.name is None else ""
         depth = f"depth {self.depth}" if self.depth else ""
@@ -68,7 +72,7 @@ class Architecture:
         channels = f"{self.channels} channel{'s' if self.channels != 1 else ''}"
         parts = [self.name or self.kind, f"{self.image_size} px", channels, patch, window, f"width {self.width}"]
         nearest = f"; the nearest that has a name is {self.nearest}" if self.nearest else ""
-        return ", ".join(part for part in (*parts, depth, heads, registers) if part) + nearest
+        return ", ".join(part for part in (*parts, depth, heads, registers, scale) if part) + nearest
 
 
 def describe_architecture(loaded: LoadedBackbone) -> Architecture:
@@ -79,7 +83,7 @@ def describe_architecture(loaded: LoadedBackbone) -> Architecture:
         return Architecture(
             kind="Swin", name=_SWINS[shape.arch], nearest=None, width=size.width * 8, depth=sum(size.depths),
             heads=size.heads[-1], patch_size=swin.PATCH_SIZE, window_size=shape.window_size, registers=0,
-            image_size=loaded.image_size, channels=loaded.channels,
+            layer_scale=False, image_size=loaded.image_size, channels=loaded.channels,
         )  # fmt: skip
     if isinstance(backbone, ViT):
         found = _Named(backbone.dim, backbone.num_blocks, backbone.heads)
@@ -88,6 +92,7 @@ def describe_architecture(loaded: LoadedBackbone) -> Architecture:
             kind="ViT", name=f"ViT-{name}/{backbone.stride}" if name else None,
             nearest=None if name else _nearest(found), width=found.width, depth=found.depth, heads=found.heads,
             patch_size=backbone.stride, window_size=None, registers=0 if shape is None else shape.registers,
+            layer_scale=shape is not None and shape.layer_scale > 0,
             image_size=loaded.image_size, channels=loaded.channels,
         )  # fmt: skip
     return _of_timm(loaded)
@@ -114,5 +119,6 @@ def _of_timm(loaded: LoadedBackbone) -> Architecture:
     return Architecture(
         kind=type(model).__name__, name=f"{name} of timm" if name else None, nearest=None,
         width=int(getattr(loaded.backbone, "dim", 0)), depth=depth, heads=heads, patch_size=stride, window_size=None,
-        registers=registers, image_size=loaded.image_size, channels=loaded.channels,
+        registers=registers, layer_scale=any(name.endswith(_SCALES) for name, _ in model.named_parameters()),
+        image_size=loaded.image_size, channels=loaded.channels,
     )  # fmt: skip

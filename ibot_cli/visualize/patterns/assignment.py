@@ -115,7 +115,9 @@ def bottlenecks(backbone: nn.Module, head: Head, kind: Kind, images: Tensor, pre
     """Unit vectors of patches (or of class tokens), float32 `[B, N, d]`."""
     with arithmetic(images.device, precision):
         tokens = backbone(images)
-        return head.bottleneck(tokens[:, 1:] if kind == "patch" else tokens[:, :1]).float()
+        if kind == "patch":
+            return head.patch_bottleneck(tokens[:, 1:]).float()
+        return head.bottleneck(tokens[:, :1]).float()
 
 
 def prototype_weight(head: Head, kind: Kind) -> Tensor:

@@ -70,6 +70,7 @@ def network(config: Config) -> str:
         return f"{model.arch}, window {model.window_size}, {size} px"
     shape = [f"{name} {value}" for name, value in (("width", model.width), ("depth", model.depth)) if value is not None]
     shape += [f"{model.registers} registers"] if model.registers else []
+    shape += ["layer scale"] if model.layer_scale else []
     return ", ".join([model.arch, *shape, f"patch {model.patch_size}", f"{size} px"])
 
 

@@ -15,7 +15,7 @@ from ibot_cli.visualize.report.record import RunRecord
 from ibot_cli.visualize.report.section import Section
 
 _SLOTS = {"cls": "class token", "patch": "patches"}
-_LOSSES = {"loss/total": "total", "loss/cls": "class token", "loss/patch": "masked patches"}
+_LOSSES = {"loss/total": "total", "loss/cls": "class token", "loss/patch": "masked patches", "loss/koleo": "KoLeo"}
 
 
 @dataclass(frozen=True)

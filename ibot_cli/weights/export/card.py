@@ -153,9 +153,10 @@ def _network_text(subject: Subject) -> str:
     if subject.kind == "swin":
         return f"{shape.arch}, windows of {shape.window_size} x {shape.window_size} tokens"
     registers = f", {shape.registers} registers" if shape.registers else ""
+    scale = ", layer scale" if shape.layer_scale else ""
     return (
         f"ViT: {backbone.num_blocks} blocks of width {backbone.dim}, {backbone.heads} heads, patches of "
-        f"{shape.patch_size} x {shape.patch_size} pixels{registers}"
+        f"{shape.patch_size} x {shape.patch_size} pixels{registers}{scale}"
     )
 
 

@@ -15,7 +15,10 @@ _MLP_RATIO = 4
 
 
 def model_class(subject: Subject) -> str:
-    """The class that computes the same; a mean-pooled ViT with registers has none, see `hf_form.check`."""
+    """The class that computes the same; a mean-pooled ViT with registers has none, see `hf_form.check`.
+
+    Of the classes with layer scale, BEiT's classifies the mean of the patches.
+    """
     classes = subject.classifier is not None
     if subject.kind == "swin":
         return "SwinForImageClassification" if classes else "SwinModel"
@@ -23,6 +26,8 @@ def model_class(subject: Subject) -> str:
         return "Dinov2WithRegistersForImageClassification" if classes else "Dinov2WithRegistersModel"
     if subject.classifier is not None and subject.classifier.fc_norm is not None:
         return "BeitForImageClassification"
+    if subject.shape is not None and subject.shape.layer_scale:
+        return "Dinov2ForImageClassification" if classes else "Dinov2Model"
     return "ViTForImageClassification" if classes else "ViTModel"
 
 
@@ -88,11 +93,12 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         "num_attention_heads": heads,
         "layer_norm_eps": OURS,
     }
-    if shape.registers:
+    if model_class(subject).startswith("Dinov2"):
+        registers = {"num_register_tokens": shape.registers} if shape.registers else {}
         return sizes | {
-            "model_type": "dinov2_with_registers",
+            "model_type": "dinov2_with_registers" if registers else "dinov2",
             "mlp_ratio": _MLP_RATIO,
-            "num_register_tokens": shape.registers,
+            **registers,
             "layerscale_value": 1.0,
         }
     sizes["intermediate_size"] = _MLP_RATIO * width
@@ -104,6 +110,6 @@ def _sizes(subject: Subject) -> dict[str, Any]:
             "use_relative_position_bias": False,
             "use_shared_relative_position_bias": False,
             "use_mask_token": False,
-            "layer_scale_init_value": 0.0,
+            "layer_scale_init_value": shape.layer_scale,
         }
     return sizes | {"model_type": "vit", "pooler_act": "linear"}

@@ -17,6 +17,7 @@ BASES = {
     "ViTForImageClassification": "vit.",
     "BeitForImageClassification": "beit.",
     "SwinForImageClassification": "swin.",
+    "Dinov2ForImageClassification": "dinov2.",
     "Dinov2WithRegistersForImageClassification": "dinov2_with_registers.",
 }
 _SHARED = (
@@ -31,6 +32,7 @@ _SHARED = (
     (r"^layers\.(\d+)\.downsample\.", lambda match: f"encoder.layers.{int(match[1]) - 1}.downsample."),
     (r"^blocks\.", "encoder.layer."),
     (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
     (r"\.attn\.relative_position_bias_table$", ".attention.self.relative_position_bias_table"),
 )
 _PLAIN = (
@@ -55,7 +57,11 @@ def tensors_of(subject: Subject) -> dict[str, Tensor]:
         found |= _of_dinov2(subject, found)
     elif kind.startswith("Beit"):
         # Adds the same to every score of a query, so the softmax does not see it.
-        found = {name: value for name, value in found.items() if not name.endswith(".key.bias")}
+        found = {
+            re.sub(r"\.layer_scale([12])\.lambda1$", r".lambda_\1", name): value
+            for name, value in found.items()
+            if not name.endswith(".key.bias")
+        }
     found |= _pooled(subject, kind)
     base = BASES.get(kind, "")
     whole = {f"{base}{name}": value for name, value in found.items()} | _head(subject, kind)
@@ -87,7 +93,7 @@ def _window_tables(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _of_dinov2(subject: Subject, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What its class has besides: a mask token, and layer scale, which is 1 here."""
+    """What its class has besides: a mask token, and layer scale, which is 1 where the network has none."""
     width = found["layernorm.weight"]
     token = subject.loaded.mask_token
     depth = sum(name.endswith(".norm1.weight") for name in found)
@@ -95,6 +101,7 @@ def _of_dinov2(subject: Subject, found: Mapping[str, Tensor]) -> dict[str, Tenso
         f"encoder.layer.{index}.layer_scale{branch}.lambda1": torch.ones_like(width)
         for index in range(depth)
         for branch in (1, 2)
+        if f"encoder.layer.{index}.layer_scale{branch}.lambda1" not in found
     }
     return ones | {"embeddings.mask_token": torch.zeros_like(width)[None] if token is None else token}
 

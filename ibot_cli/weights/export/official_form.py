@@ -20,11 +20,17 @@ from ibot_cli.weights.export.official_names import backbone_names, can_be_said, 
 from ibot_cli.weights.export.safetensors_form import opened_with_ibot
 from ibot_cli.weights.export.subject import Reference, Subject
 from ibot_cli.weights.files import read_weights_file
+from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.loaded import LoadedBackbone
 from ibot_cli.weights.teacher_scale import loss_state
 
 FILE = "checkpoint.pth"
 _OTHER_FORM = "Export it with --to safetensors."
+_OTHER_HEAD = (
+    "the batch normalisations of the projection head differ, or patches have an MLP of their own; the authors' head "
+    "has one for all its places"
+)
+_NO_OPTIMIZER: dict[str, Any] = {"state": {}, "param_groups": []}
 
 
 def check(subject: Subject, options: ExportOptions) -> None:
@@ -32,7 +38,7 @@ def check(subject: Subject, options: ExportOptions) -> None:
 
     Raises:
         WeightsError: Other layers than theirs, registers, a network without final norm, or a head asked for whose
-            batch normalisations differ.
+            batch normalisations differ or that has two MLPs.
     """
     shape = subject.shape
     if shape is None or shape.registers:
@@ -45,11 +51,7 @@ def check(subject: Subject, options: ExportOptions) -> None:
             _OTHER_FORM,
         )
     if subject.head is not None and not can_be_said(subject.head):
-        raise WeightsError(
-            "--with-head: the batch normalisations of the projection head differ; the authors' head has one for all "
-            "its places.",
-            f"Leave --with-head out. {_OTHER_FORM}",
-        )
+        raise WeightsError(f"--with-head: {_OTHER_HEAD}.", f"Leave --with-head out. {_OTHER_FORM}")
 
 
 def takes_both(teacher: LoadedBackbone, student: LoadedBackbone) -> bool:
@@ -98,18 +100,24 @@ def notes(subject: Subject, options: ExportOptions) -> tuple[str, ...]:
     """What the file leaves out."""
     if subject.classifier is not None:
         return ("The layout has no place for the classifier: the file holds the fine-tuned backbone.",)
-    if options.student is not None and subject.head is None and subject.loaded.head is not None:
-        return (
-            "The projection heads are left out: their batch normalisations differ from place to place, and the "
-            "authors' head has one for all its places.",
-        )
-    return ()
+    left_out = options.student is not None and subject.head is None and subject.loaded.head is not None
+    optimizer = " The optimiser's state is left out." if options.student is not None else ""
+    folded = f"Layer scale, which the authors' code has not, is folded into the layers that it scales.{optimizer}"
+    return (
+        *((f"The projection heads are left out: {_OTHER_HEAD}.",) if left_out else ()),
+        *((folded,) if _is_scaled(subject) else ()),
+    )
+
+
+def _is_scaled(subject: Subject) -> bool:
+    return subject.shape is not None and subject.shape.layer_scale > 0
 
 
 def _backbone(subject: Subject) -> dict[str, Any]:
     """As `extract_backbone_weights.py` of the authors writes it; what is under `ibot` is ours and harms nobody."""
     student = subject.loaded.origin.which == "student"
-    named = backbone_names(subject.tensors, subject.loaded.mask_token if student else None)
+    folded = without_layer_scale(subject.tensors)
+    named = backbone_names(folded, subject.loaded.mask_token if student else None)
     above = {} if subject.head is None else head_names(subject.head)
     state = _plain({**named, **{f"head.{name}": value for name, value in above.items()}})
     return {"state_dict": state, KEY: as_text(subject.describe())}
@@ -125,7 +133,7 @@ def _full(subject: Subject, student: LoadedBackbone) -> dict[str, Any]:
     content = {
         "student": _network(student_tensors, student.mask_token, student_head, "module."),
         "teacher": _network(subject.tensors, None, head, ""),
-        "optimizer": {"state": {}, "param_groups": []} if head is None else _optimizer(said, head),
+        "optimizer": _optimizer(said, head) if head is not None and not _is_scaled(subject) else _NO_OPTIMIZER,
         "epoch": loaded.origin.epoch or 0,
         "args": arguments_of(subject, head),
         "ibot_loss": _centers(said, loaded),
@@ -136,7 +144,8 @@ def _full(subject: Subject, student: LoadedBackbone) -> dict[str, Any]:
 def _network(
     tensors: Mapping[str, Tensor], mask_token: Tensor | None, head: Head | None, prefix: str
 ) -> dict[str, Tensor]:
-    named = {f"{prefix}backbone.{name}": value for name, value in backbone_names(tensors, mask_token).items()}
+    folded = backbone_names(without_layer_scale(tensors), mask_token)
+    named = {f"{prefix}backbone.{name}": value for name, value in folded.items()}
     above = {} if head is None else head_names(head)
     return _plain(named | {f"{prefix}head.{name}": value for name, value in above.items()})
 

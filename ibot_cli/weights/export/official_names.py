@@ -51,7 +51,9 @@ def head_names(head: Head) -> dict[str, Tensor]:
 
 
 def can_be_said(head: Head) -> bool:
-    """Whether the authors' head can hold this one: theirs has one batch normalisation in all its places."""
+    """Whether the authors' head can hold this one: theirs has one MLP and one batch normalisation in all its places."""
+    if head.mlp2 is not None:
+        return False
     states = [norm.state_dict() for norm in head.mlp if isinstance(norm, BatchNorm)]
     return all(torch.equal(value, states[0][name]) for state in states[1:] for name, value in state.items())
 

@@ -52,7 +52,7 @@ class Reference(nn.Module):
             outputs["logits"] = self.classes(cls if self.projection is None else self.projection(cls))
         if self.head is not None:
             outputs["cls_logits"] = self.head.cls_logits(self.head.bottleneck(cls))
-            outputs["patch_logits"] = self.head.patch_logits(self.head.bottleneck(patches))
+            outputs["patch_logits"] = self.head.patch_logits(self.head.patch_bottleneck(patches))
         return outputs
 
 

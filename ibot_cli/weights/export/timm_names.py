@@ -38,7 +38,7 @@ NATIVE_SIZE, NATIVE_CHANNELS, NATIVE_WINDOW = 224, 3, 7
 def base_model(subject: Subject) -> str:
     """The nearest name of timm: of a ViT by width, then patch size, then depth.
 
-    Registers have no names of their own here: those of timm with registers have layer scale too.
+    Registers and layer scale have no names of their own here: timm's have both, or other position embeddings too.
     """
     shape = _shape(subject)
     if subject.kind == "swin":
@@ -73,6 +73,7 @@ def changed_arguments(subject: Subject) -> dict[str, Any]:
         }  # fmt: skip
         wanted |= {"reg_tokens": shape.registers, "no_embed_class": bool(shape.registers)}
         usual |= {"reg_tokens": 0, "no_embed_class": False}
+        wanted["init_values"], usual["init_values"] = shape.layer_scale or None, None
         averages = classifier is not None and classifier.fc_norm is not None
         wanted["global_pool"], usual["global_pool"] = "avg" if averages else "token", "token"
     changed = {name: value for name, value in wanted.items() if value != usual[name]}

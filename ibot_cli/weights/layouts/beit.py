@@ -1,7 +1,7 @@
 """BEiT and BEiT v2: pre-trained with masked tokens, or fine-tuned classifiers.
 
 Their relative position bias is not in the ViT of `ibot_cli.core`, so timm's network runs them, for evaluation. The
-variant with absolute positions (BEiT's `pt1k` weights) is a plain ViT once layer scale is folded and the bias of the
+variant with absolute positions (BEiT's `pt1k` weights) is a plain ViT with layer scale once the bias of the
 keys, which is always zero, stands between those of queries and values.
 
 Source:
@@ -21,7 +21,6 @@ from torch import Tensor
 from ibot_cli.data.transform import IMAGENET
 from ibot_cli.errors import WeightsError
 from ibot_cli.weights.files import tensors_in
-from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.layouts.found import Found, Preparation, TimmNetwork
 from ibot_cli.weights.loaded import Which
 from ibot_cli.weights.origin import Origin, plain_arguments
@@ -100,7 +99,7 @@ def _our_vit(tensors: State, arguments: Mapping[str, Any], heads: int | None) ->
             end = name[name.rfind(".") :]
             named[name.removesuffix(end) + _NORMS.get(end, end)] = value
     prefixed = {f"backbone.{name}": value for name, value in named.items()}
-    return backbone_shape(prefixed, arguments, heads), without_layer_scale(named)
+    return backbone_shape(prefixed, arguments, heads), named
 
 
 def _timm(tensors: State, arguments: Mapping[str, Any], heads: int | None) -> tuple[TimmNetwork, State]:

@@ -23,7 +23,6 @@ from typing import Any
 from torch import Tensor
 
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.layouts.found import Found, TimmNetwork
 from ibot_cli.weights.layouts.official import translate
 from ibot_cli.weights.loaded import Which
@@ -47,7 +46,7 @@ def matches(content: Mapping[str, Any]) -> bool:
 
 
 def read(content: Mapping[str, Any], path: Path, which: Which, heads: int | None) -> Found:
-    """The network of a loaded file; layer scale becomes a part of the layers that it scales.
+    """The network of a loaded file.
 
     Networks with SwiGLU, the giants, are built by timm.
 
@@ -88,7 +87,7 @@ class _Parts:
     backbone: dict[str, Tensor] = field(default_factory=dict)
     head: dict[str, Tensor] = field(default_factory=dict)
     mask_token: Tensor | None = None
-    separate_heads: bool = False
+    other_heads: bool = False
     unused: list[str] = field(default_factory=list)
 
 
@@ -121,20 +120,33 @@ def _short(name: str) -> str:
 
 def _sorted(state: State) -> _Parts:
     named = {_short(name): (name, value) for name, value in state.items()}
-    parts = _Parts(separate_heads=any(short.startswith("ibot_head.") for short in named))
-    head: dict[str, Tensor] = {}
-    for short, (name, value) in named.items():
+    parts = _Parts()
+    heads: dict[str, Tensor] = {}
+    for short, (_, value) in named.items():
         if short == "mask_token":
             parts.mask_token = value
         elif re.match(r"(dino|ibot)_head\.", short):
-            if parts.separate_heads:
-                parts.unused.append(name)
-            else:
-                head[short.replace("dino_head.", "head.")] = value
+            heads[short] = value
         else:
             parts.backbone[short] = value
-    parts.head, _ = translate(head)
+    parts.head = _head(heads)
+    if heads and not parts.head:
+        parts.other_heads = True
+        parts.unused += [name for short, (name, _) in named.items() if short in heads]
     return parts
+
+
+def _head(heads: State) -> dict[str, Tensor]:
+    """`dino_head.*` and `ibot_head.*` in our names; nothing where their MLPs have other sizes than one another."""
+    cls, patch = (
+        {name.replace(start, "head.", 1): value for name, value in heads.items() if name.startswith(start)}
+        for start in ("dino_head.", "ibot_head.")
+    )
+    (cls, _), (patch, _) = translate(cls), translate(patch)
+    mlps = [{name: value.shape for name, value in one.items() if ".mlp." in name} for one in (cls, patch)]
+    if patch and mlps[0] != mlps[1]:
+        return {}
+    return cls | {re.sub(r"^head\.(mlp|last_layer)\.", r"head.\g<1>2.", name): value for name, value in patch.items()}
 
 
 def _check_kind(parts: _Parts, path: Path) -> None:
@@ -154,7 +166,7 @@ def _network(parts: _Parts, heads: int | None) -> tuple[BackboneShape | TimmNetw
     tensors = {f"backbone.{name}": value for name, value in parts.backbone.items()}
     shape = backbone_shape(tensors, {}, heads)
     if "backbone.blocks.0.mlp.w12.weight" not in tensors:
-        return shape, without_layer_scale(tensors)
+        return shape, tensors
     return _gated(shape, tensors)
 
 
@@ -194,8 +206,9 @@ def _timm_mlp(name: str) -> str:
 def _notes(network: BackboneShape | TimmNetwork, parts: _Parts) -> list[str]:
     size = network.image_size if isinstance(network, BackboneShape) else network.kwargs["img_size"]
     notes = [f"Images are {size} px wide and high, the size that the weights have positions for."]
-    if parts.separate_heads:
-        notes.append("Class token and patches have separate projection heads, which ibot has not; none was loaded.")
+    if parts.other_heads:
+        sizes = "Class token and patches have projection heads of different sizes"
+        notes.append(f"{sizes}, which ibot has not; none was loaded.")
     return notes
 
 

@@ -105,7 +105,7 @@ def _belongs(described: Description, head: Mapping[str, Tensor], names: Sequence
 
 def _in_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Where the reader had to leave the network to timm, because of its pooling: `backbone.*` and `fc_norm.*`."""
-    found = {re.sub(r"^backbone\.fc_norm\.", "fc_norm.", name): value for name, value in tensors.items()}
+    found = {_our_name(name): value for name, value in tensors.items()}
     for name, query in tensors.items():
         value = tensors.get(name.replace(".attn.q_bias", ".attn.v_bias"))
         if name.endswith(".attn.q_bias") and value is not None:  # BEiT's attention has no bias of the keys
@@ -117,3 +117,8 @@ def _in_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found["backbone.register_tokens"] = registers
         found["backbone.pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
     return found
+
+
+def _our_name(name: str) -> str:
+    """Layer scale as timm's BEiT has it, and the norm of the mean."""
+    return re.sub(r"\.gamma_([12])$", r".ls\1.gamma", re.sub(r"^backbone\.fc_norm\.", "fc_norm.", name))

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ibot_cli.core import swin
 from ibot_cli.errors import WeightsError
-from ibot_cli.weights.description import KEY, as_text
+from ibot_cli.weights.description import KEY, as_text, parse
 from ibot_cli.weights.files import tensors_in
 from ibot_cli.weights.finetuned import ClassifierShape
+from ibot_cli.weights.layer_scale import without_layer_scale
 from ibot_cli.weights.layouts import beit, dinov2
 from ibot_cli.weights.layouts.epsilon_note import epsilon_note
 from ibot_cli.weights.layouts.exported import with_classifier, with_description
@@ -139,11 +140,21 @@ def _swin(opened: _Opened) -> Found:
 
 
 def _dinov2(opened: _Opened, which: Which) -> Found:
-    """The names that the translation gives are those of DINOv2's own files."""
+    """The names that the translation gives are those of DINOv2's own files.
+
+    An export of a network without layer scale has one of 1 there, because the class has no other.
+    """
     token = {} if opened.mask_token is None else {"mask_token": opened.mask_token}
     heads = opened.config.get("num_attention_heads")
-    found = dinov2.read({**opened.tensors, **token}, opened.path, which, heads)
+    tensors = opened.tensors if _is_scaled(opened.config) else without_layer_scale(opened.tensors)
+    found = dinov2.read({**tensors, **token}, opened.path, which, heads)
     return replace(found, unused=(*opened.unused, *found.unused), origin=_origin(opened), description=None, notes=())
+
+
+def _is_scaled(config: Mapping[str, Any]) -> bool:
+    """Whether a network has layer scale, as far as its own export says otherwise."""
+    shape = parse(as_text(config[KEY])).shape if KEY in config else None
+    return shape is None or shape.layer_scale > 0
 
 
 def _beit(opened: _Opened, which: Which) -> Found:

@@ -191,7 +191,7 @@ def test_a_head_with_two_batch_norms_stays_behind(tmp_path: Path) -> None:
     pretrain(make_images(tmp_path / "images", per_class=6), tmp_path / "run", *sets)
     subject, options, found = written(tmp_path / "run", tmp_path)
     assert list(found) == TOP and not any("head" in name for name in found["student"])
-    assert "batch normalisations differ" in OFFICIAL.notes(subject, options)[0]
+    assert "the batch normalisations of the projection head differ" in OFFICIAL.notes(subject, options)[0]
     assert max(differences(subject, tmp_path).values()) <= 1e-5
     with pytest.raises(WeightsError, match="--with-head: the batch normalisations of the projection head differ"):
         written(tmp_path / "run", tmp_path, with_head=True)

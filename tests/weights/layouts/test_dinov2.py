@@ -94,6 +94,8 @@ def test_our_network_computes_the_same_as_timms(tmp_path: Path, registers: int) 
     assert loaded.origin.method == "DINOv2" and loaded.origin.layout == "DINOv2 backbone"
     assert loaded.unused == () and loaded.mask_token is not None
     assert torch.equal(loaded.mask_token, state["mask_token"])
+    assert loaded.shape.layer_scale == 1
+    assert torch.equal(loaded.backbone.state_dict()["blocks.1.ls2.gamma"], state["blocks.1.ls2.gamma"])
     assert loaded.notes == [f"Images are {SIZE} px wide and high, the size that the weights have positions for."]
 
 
@@ -120,18 +122,17 @@ def test_names_with_chunks_and_wrappers(tmp_path: Path) -> None:
         same(load_weights(saved(content, tmp_path), heads=HEADS), oracle(state), 2)
 
 
-def head_state(name: str) -> dict[str, Tensor]:
-    torch.manual_seed(3)
-    return {
-        f"{name}.{key}": value for key, value in Head(WIDTH, 10, hidden_size=16, bottleneck_size=8).state_dict().items()
-    }
+def head_state(name: str, seed: int = 3, bottleneck_size: int = 8) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    head = Head(WIDTH, 10, hidden_size=16, bottleneck_size=bottleneck_size)
+    return {f"{name}.{key}": value for key, value in head.state_dict().items()}
 
 
-def training(*, separate: bool = False) -> dict[str, Tensor]:
+def training(patch_head: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The state of a whole training: both networks and the centres."""
     model = {"dino_loss.center": torch.arange(10.0)[None], "ibot_patch_loss.center": torch.zeros(1, 1, 10)}
     for number, network in enumerate(("student", "teacher")):
-        heads = head_state("dino_head") | (head_state("ibot_head") if separate else {})
+        heads = head_state("dino_head") | (patch_head or {})
         state = {f"backbone.{name}": value for name, value in backbone_state(seed=number).items()} | heads
         model |= {f"{network}.{name}": value for name, value in state.items()}
     return model
@@ -155,15 +156,34 @@ def test_a_training_with_its_head_and_centres(tmp_path: Path, number: int) -> No
     assert loaded.description.startswith(f"{which} of ")
 
 
+def teacher_with(patch_head: dict[str, Tensor], tmp_path: Path) -> str:
+    content = {n.removeprefix("teacher."): v for n, v in training(patch_head).items() if n.startswith("teacher.")}
+    return saved({"teacher": content}, tmp_path)
+
+
 def test_a_teacher_alone_with_separate_heads(tmp_path: Path) -> None:
-    content = {n.removeprefix("teacher."): v for n, v in training(separate=True).items() if n.startswith("teacher.")}
-    file = saved({"teacher": content}, tmp_path)
+    file = teacher_with(head_state("ibot_head", seed=4), tmp_path)
     loaded = load_weights(file, heads=HEADS)
-    assert loaded.head is None and loaded.scale is None
-    assert set(loaded.unused) == set(head_state("dino_head")) | set(head_state("ibot_head"))
-    assert any("separate projection heads" in note for note in loaded.notes)
+    assert loaded.head is not None and loaded.unused == ()
+    tokens = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))
+    for name, seed, found in (
+        ("dino_head", 3, loaded.head.cls_logits(loaded.head.bottleneck(tokens))),
+        ("ibot_head", 4, loaded.head.patch_logits(loaded.head.patch_bottleneck(tokens))),
+    ):
+        alone = Head(WIDTH, 10, hidden_size=16, bottleneck_size=8)
+        state = head_state(name, seed).items()
+        alone.load_state_dict({key.removeprefix(f"{name}."): value for key, value in state})
+        torch.testing.assert_close(found, alone.cls_logits(alone.bottleneck(tokens)))
     with pytest.raises(WeightsError, match=r"has no student, only the teacher"):
         load_weights(file, which="student", heads=HEADS)
+
+
+def test_heads_of_different_sizes_stay_behind(tmp_path: Path) -> None:
+    other = head_state("ibot_head", bottleneck_size=4)
+    loaded = load_weights(teacher_with(other, tmp_path), heads=HEADS)
+    assert loaded.head is None and loaded.scale is None
+    assert set(loaded.unused) == set(head_state("dino_head")) | set(other)
+    assert any("projection heads of different sizes" in note for note in loaded.notes)
 
 
 def test_a_block_that_is_incomplete_is_told(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_encoder_without_decoder(tmp_path: Path) -> None:
 
 
 def test_a_tensor_too_many_is_refused(tmp_path: Path) -> None:
-    state = timm_vit().state_dict() | decoder() | {"blocks.0.ls1.gamma": torch.ones(16)}
-    with pytest.raises(WeightsError, match=r"unexpected: backbone\.blocks\.0\.ls1\.gamma"):
+    state = timm_vit().state_dict() | decoder() | {"blocks.0.attn.gate": torch.ones(16)}
+    with pytest.raises(WeightsError, match=r"unexpected: backbone\.blocks\.0\.attn\.gate"):
         load_weights(save(tmp_path, {"model": state}), heads=2)
 
 
