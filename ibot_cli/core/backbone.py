@@ -202,6 +202,7 @@ def build_backbone(
     window_size: int = 7,
     mask_token: bool = False,
     registers: int = 0,
+    layer_scale: float = 0.0,
 ) -> Backbone:
     """A ViT or Swin with fresh weights from the global generator.
 
@@ -216,6 +217,7 @@ def build_backbone(
         window_size: Swin's attention window in tokens.
         mask_token: Whether there is a learned mask token (students need one).
         registers: Learned tokens of a ViT besides the class token, which no output holds.
+        layer_scale: Initial value of a ViT's learned factors on the residual branches; 0 has none.
 
     Raises:
         KeyError: If `arch` is unknown.
@@ -235,4 +237,5 @@ def build_backbone(
         heads=heads or size.heads,
         mask_token=mask_token,
         registers=registers,
+        layer_scale=layer_scale,
     )

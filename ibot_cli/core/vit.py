@@ -39,11 +39,12 @@ class ViT(Backbone):
     """Pre-norm ViT: qkv bias, exact GELU, LayerNorm with epsilon 1e-6, learned positions.
 
     Registers are learned tokens without positions, between the class token and the patches; they take part in every
-    block and in no output.
+    block and in no output. Layer scale multiplies each residual branch by a learned factor per channel.
 
     Source:
         ViT (arXiv 2010.11929); initialisation and position interpolation as in the authors' iBOT code. Registers:
-        Vision transformers need registers (arXiv 2309.16588), named and initialised as in DINOv2's code.
+        Vision transformers need registers (arXiv 2309.16588), named and initialised as in DINOv2's code. Layer scale:
+        Going deeper with image transformers (arXiv 2103.17239), named as in timm's and DINOv2's code.
     """
 
     has_class_token = True
@@ -62,6 +63,7 @@ class ViT(Backbone):
         heads: int,
         mask_token: bool,
         registers: int = 0,
+        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
         self.dim, self.num_blocks, self.heads = width, depth, heads
@@ -76,6 +78,7 @@ class ViT(Backbone):
             embed_dim=width,
             depth=depth,
             num_heads=heads,
+            init_values=layer_scale or None,
             norm_layer=lambda size, **kw: nn.LayerNorm(size, eps=1e-6, **kw),
             weight_init="skip",
         )
