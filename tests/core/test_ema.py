@@ -25,6 +25,18 @@ def test_zero_step_changes_no_bit() -> None:
     assert torch.equal(teacher[0], before)
 
 
+def test_it_rounds_as_an_interpolation_tensor_by_tensor_and_leaves_the_student_alone() -> None:
+    student, teacher = tiny.vit(mask_token=False), tiny.vit(mask_token=False)
+    tiny.scatter(student, 1)
+    before = tiny.snapshot(student)
+    ours, theirs = ([p.detach() for p in network.parameters()] for network in (student, teacher))
+    expected = [target.lerp(source, torch.tensor(0.004)) for source, target in zip(ours, theirs, strict=True)]
+    move_towards(theirs, ours, torch.tensor(0.004))
+    assert all(torch.equal(a, b) for a, b in zip(theirs, expected, strict=True))
+    assert tiny.same(before, tiny.snapshot(student))
+    move_towards([], [], torch.tensor(0.004))
+
+
 def test_pairs_are_matched_by_name_without_the_mask_token() -> None:
     student, teacher = tiny.vit(mask_token=True), tiny.vit(mask_token=False)
     ours, theirs = shared_parameters(student, teacher)
