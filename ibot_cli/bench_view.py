@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ibot_cli import console
+from ibot_cli.progress import SilentReporter
 from ibot_cli.quantities import counted
 
 if TYPE_CHECKING:
@@ -14,6 +15,18 @@ HEADINGS = (
     "recipe", "data", "device", "arithmetic", "batch", "s per step", "images/s", "GFLOP/s", "of the GEMM peak",
     "peak GiB", "versions",
 )  # fmt: skip
+
+
+class BenchReporter(SilentReporter):
+    """Says what is being timed, and what the user should know."""
+
+    def say(self, text: str) -> None:
+        """See `ibot_cli.train.reporter.Reporter`."""
+        console.note(text)
+
+    def warn(self, text: str) -> None:
+        """See `ibot_cli.train.reporter.Reporter`."""
+        console.warn(text)
 
 
 def show_bench(result: BenchResult) -> None:
@@ -26,7 +39,7 @@ def markdown_row(result: BenchResult) -> str:
     settings = [result.precision, *_switches(result), f"{counted(result.threads, 'thread')}"]
     versions = f"ibot {result.versions['ibot']}, torch {result.versions['torch']}"
     cells = (
-        result.name, result.data, result.device_name, ", ".join(settings), _batch(result),
+        result.name, result.data, _device(result), ", ".join(settings), _batch(result),
         _number(result.step_seconds.median), _number(result.images_per_second.median), f"{result.gflops:,.0f}",
         f"{result.gemm_share:.2f}", f"{result.peak_gib:.2f}", versions,
     )  # fmt: skip
@@ -66,6 +79,10 @@ def _processes(result: BenchResult) -> list[str]:
     parts = [counted(result.processes, "process", "processes")] if result.processes > 1 else []
     parts.append(counted(result.threads, "thread"))
     return parts + ([counted(result.workers, "loader process", "loader processes")] if result.workers else [])
+
+
+def _device(result: BenchResult) -> str:
+    return f"{result.processes} x {result.device_name}" if result.processes > 1 else result.device_name
 
 
 def _batch(result: BenchResult) -> str:

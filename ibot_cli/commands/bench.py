@@ -59,7 +59,7 @@ def bench(
     request.check()
 
     from ibot_cli import console
-    from ibot_cli.bench_view import markdown_row, show_bench
+    from ibot_cli.bench_view import BenchReporter, markdown_row, show_bench
     from ibot_cli.progress import waiting
 
     with waiting("Loading PyTorch ..."):
@@ -73,7 +73,8 @@ def bench(
             prepared = prepare_bench(request, batch_size)
         for warning in prepared.plan.warnings:
             console.warn(warning)
-        result = result_of(prepared, measure(prepared, steps=steps, warmup=warmup, say=console.note))
+        timings = measure(prepared, steps=steps, warmup=warmup, reporter=BenchReporter())
+        result = result_of(prepared, timings)
     if json:
         console.emit_json(result)
     elif row:

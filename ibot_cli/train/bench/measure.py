@@ -14,17 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.data.loader import StepData
 from ibot_cli.data.prefetch import CudaLanes, Wait
 from ibot_cli.errors import TrainingError
+from ibot_cli.quantities import counted
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.train.bench.operations import count_operations
 from ibot_cli.train.bench.peak import gemm_rate
 from ibot_cli.train.bench.setup import Bench
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory, reset_peak_memory
+from ibot_cli.train.out_of_memory import OutOfMemory, is_out_of_memory
 from ibot_cli.train.plan import known
-from ibot_cli.train.reporter import Silent
+from ibot_cli.train.reporter import Reporter
 
 POOL = 2  # steps whose synthetic views are kept: as many as a run has at once, the one in use and the next
 LAYERS = 12  # layers whose products are tried for the best rate
@@ -51,43 +54,42 @@ class Timings:
     peak_rate: float
 
 
-def measure(bench: Bench, *, steps: int, warmup: int, say: Callable[[str], None]) -> Timings:
+def measure(bench: Bench, *, steps: int, warmup: int, reporter: Reporter) -> Timings:
     """Runs `warmup` and then `steps` updates from the middle of the run on, where nothing is frozen any more.
 
     Args:
         bench: What to time.
         steps: Updates that count.
         warmup: Updates before them that do not.
-        say: Told what is being done.
+        reporter: Told what is being done.
 
     Raises:
         TrainingError: There is not enough memory.
         DataError: Images cannot be read.
     """
-    threads = known(bench.plan.config.runtime.threads)
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    runtime = bench.plan.config.runtime
+    if torch.get_num_threads() != known(runtime.threads):
+        torch.set_num_threads(known(runtime.threads))
     try:
-        with tempfile.TemporaryDirectory(prefix="ibot-bench-") as place:
-            return _measure(bench, RunDirectory(Path(place)), steps, warmup, say)
-    except RuntimeError as error:
-        if not lacks_memory(error):
+        with (
+            float32_products(tf32=runtime.precision == "tf32"),
+            tempfile.TemporaryDirectory(prefix="ibot-bench-") as place,
+        ):
+            return _measure(bench, RunDirectory(Path(place)), steps, warmup, reporter)
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
             raise
         raise _too_large(bench) from error
 
 
-def lacks_memory(error: RuntimeError) -> bool:
-    """Whether an allocator refused: torch's of a GPU, or that of the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
 def _too_large(bench: Bench) -> TrainingError:
     plan = bench.plan
+    kept = plan.config.runtime.checkpointing == "none"
     return TrainingError(
-        f"A step of {bench.name} with {plan.micro_batch_size} images at once does not fit into the memory of "
-        f"{plan.device}.",
-        f"Lower --batch-size (it was {plan.schedule.batch_size}), set train.micro_batch_size, or try "
-        "--set runtime.checkpointing=blocks.",
+        f"A step of {bench.name} with {counted(plan.micro_batch_size, 'image')} at once does not fit into the memory "
+        f"of {plan.device}.",
+        f"Lower --batch-size (it is {plan.schedule.batch_size}) or set train.micro_batch_size"
+        f"{' or runtime.checkpointing=blocks' if kept else ''}.",
     )
 
 
@@ -114,14 +116,14 @@ class Clock:
         return [before.elapsed_time(after) / 1e3 for before, after in pairwise(self._marks)]
 
 
-def _measure(bench: Bench, run: RunDirectory, steps: int, warmup: int, say: Callable[[str], None]) -> Timings:
+def _measure(bench: Bench, run: RunDirectory, steps: int, warmup: int, reporter: Reporter) -> Timings:
     plan = bench.plan
-    loop = Loop(plan, bench.source, run, Silent(), step=plan.schedule.total_steps // 2)
+    loop = Loop(plan, bench.source, run, reporter, step=plan.schedule.total_steps // 2)
     loading = None
     if not bench.synthetic:
-        say(f"The loader by itself, {warmup} steps to warm up and {steps} that count ...")
+        reporter.say(f"The loader by itself, {counted(warmup, 'step')} to warm up and {steps:,} that count ...")
         loading = _passed(loop.loader.steps(loop.step, loop.step + warmup + steps), plan.device, lambda data: None)
-    say(f"Training, {warmup} steps to warm up and {steps} that count ...")
+    reporter.say(f"Training, {counted(warmup, 'step')} to warm up and {steps:,} that count ...")
     waits: list[Wait] = []
     masked: list[Tensor] = []
 
@@ -133,7 +135,7 @@ def _measure(bench: Bench, run: RunDirectory, steps: int, warmup: int, say: Call
     reset_peak_memory(plan.device)
     seconds = _passed(_views(bench, loop, warmup + steps), plan.device, update)
     peak_bytes = peak_memory(plan.device)
-    say("The fastest matrix product ...")
+    reporter.say("The fastest matrix product ...")
     average = sum(count.item() for count in masked) / len(masked)
     operations = count_operations(plan.config, plan.micro_batch_size, round(average))
     return Timings(

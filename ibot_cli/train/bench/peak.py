@@ -18,12 +18,12 @@ def gemm_rate(products: Sequence[Product], dtype: torch.dtype, device: torch.dev
     """Operations per second of the fastest of some products, each laid out as a linear layer has it.
 
     Args:
-        products: Their shapes.
+        products: Their shapes; at least one.
         dtype: Of their entries.
         device: Where they are computed.
         seconds: Each runs at least so long without pause: a single call can catch a moment of higher clock.
     """
-    return max((_rate(product, dtype, device, seconds) for product in products), default=0.0)
+    return max(_rate(product, dtype, device, seconds) for product in products)
 
 
 def _rate(product: Product, dtype: torch.dtype, device: torch.device, seconds: float) -> float:

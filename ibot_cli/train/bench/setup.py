@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
-from ibot_cli.config.schema import Config
-from ibot_cli.data.probe import DataSummary, probe
+from ibot_cli.data.probe import probe
 from ibot_cli.data.sources import Source
 from ibot_cli.train.arithmetic import CORE_FLOPS
 from ibot_cli.train.bench.noise import Noise
 from ibot_cli.train.bench.operations import count_operations
-from ibot_cli.train.choices import Choice
 from ibot_cli.train.plan import Plan, known, make_plan
-from ibot_cli.train.recipe import settle, with_statistics
+from ibot_cli.train.recipe import Recipe, settle, with_statistics
 from ibot_cli.train.request import METHOD_PRESET, Request
 
 BATCH, EPOCHS = 1024, 100
@@ -55,16 +52,17 @@ def prepare_bench(request: Request, batch_size: int | None = None) -> Bench:
     """
     given = () if batch_size is None else (f"train.batch_size={batch_size}",)
     request = replace(request, preset=preset_of(request), sets=[*request.sets, *given])
-    resolved, source, summary, choices = _real(request) if request.data else _synthetic(request)
-    resolved = replace(resolved, config=_without_monitoring(resolved.config))
+    recipe = settle(request) if request.data else _synthetic(request)
+    source, resolved = recipe.source, _without_monitoring(recipe.resolved)
+    summary = source.summary() if isinstance(source, Noise) else probe(source)
 
     def planned(resolved: Resolved) -> Plan:
         return make_plan(
             resolved,
             source,
             summary,
-            reference_epochs=known(resolved.config.train.epochs),
-            choices=choices,
+            reference_epochs=recipe.reference_epochs,
+            choices=recipe.choices,
             want_memory=True,
         )
 
@@ -86,15 +84,7 @@ def preset_of(request: Request) -> str | None:
     return request.preset or (None if request.data else METHOD_PRESET)
 
 
-Found = tuple[Resolved, Source, DataSummary, Mapping[str, Choice]]
-
-
-def _real(request: Request) -> Found:
-    recipe = settle(request)
-    return recipe.resolved, recipe.source, probe(recipe.source), recipe.choices
-
-
-def _synthetic(request: Request) -> Found:
+def _synthetic(request: Request) -> Recipe:
     """Images of noise for a whole batch; they are loaded before anything is timed, by this process."""
     resolved = request.resolve()
     config = resolved.config
@@ -107,11 +97,12 @@ def _synthetic(request: Request) -> Found:
         runtime=replace(config.runtime, workers=0),
     )
     resolved, choices = with_statistics(replace(resolved, config=config), noise)
-    return resolved, noise, noise.summary(), choices
+    return Recipe(data=noise.name, source=noise, resolved=resolved, choices=choices, reference_epochs=epochs)
 
 
-def _without_monitoring(config: Config) -> Config:
-    return replace(config, monitor=replace(config.monitor, knn_epochs=0, tensorboard=False))
+def _without_monitoring(resolved: Resolved) -> Resolved:
+    monitor = replace(resolved.config.monitor, knn_epochs=0, tensorboard=False)
+    return replace(resolved, config=replace(resolved.config, monitor=monitor))
 
 
 def _is_open(resolved: Resolved, path: str) -> bool:
