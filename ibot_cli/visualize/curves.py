@@ -1,4 +1,4 @@
-"""Charts of shares over epochs: light, legible without colour, drawn without a plotting library."""
+"""Charts of shares, or of other quantities: light, legible without colour, drawn without a plotting library."""
 
 from __future__ import annotations
 
@@ -38,17 +38,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves on common axes; values are shares, from 0 to 1.
+    """Curves on common axes; values are shares, from 0 to 1, unless there is a unit.
 
     Attributes:
         title: Above the chart: what the values are.
         curves: At least one.
         x_name: Below the axis.
+        unit: Of the values, which are then at least 0; None for shares, shown in percent.
     """
 
     title: str
     curves: Sequence[Curve]
     x_name: str = "epochs"
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class _Frame:
 
 def draw(charts: Sequence[Chart]) -> Drawing:
     """The charts, one below the other, with the same left and right edge."""
-    longest = max(len(_end_text(curve)) for chart in charts for curve in chart.curves)
+    longest = max(len(_end_text(chart, curve)) for chart in charts for curve in chart.curves)
     right = WIDTH - _EDGE - _LABEL_GAP - _SYMBOL - longest * _CHARACTER
     marks = [mark for place, chart in enumerate(charts) for mark in _chart(chart, place * HEIGHT, right)]
     return Drawing(WIDTH, HEIGHT * len(charts), marks)
@@ -124,33 +126,33 @@ def _chart(chart: Chart, top: int, right: float) -> list[Mark]:
     values = [value for curve in chart.curves for _, value in curve.points]
     places = [x for curve in chart.curves for x, _ in curve.points]
     # from 0 on, unless everything happens far above it
-    low = min(values) if min(values) > 0.5 else 0.0
-    y_ticks = ticks(low, max(max(values), low + _LEAST_SPAN))
+    low = min(values) if min(values) > 0.5 and chart.unit is None else 0.0
+    y_ticks = ticks(low, max(values) if chart.unit else max(max(values), low + _LEAST_SPAN))
     x_ticks, x_last = ticks(min(0.0, *places), max(places), 7), max(*places, 1.0)
     frame = _Frame(top + _TOP, right, tuple(x for x in x_ticks if x <= x_last), x_last, y_ticks)
-    marks: list[Mark] = [Label(_LEFT, top + 24, chart.title, colour=_INK, size=15), *_axes(frame, chart.x_name)]
+    marks: list[Mark] = [Label(_LEFT, top + 24, chart.title, colour=_INK, size=15), *_axes(frame, chart)]
     for number, curve in enumerate(chart.curves):
         marks += _line(frame, curve, number)
     ends = _apart([frame.at(*curve.points[-1])[1] for curve in chart.curves], frame.bottom)
     for number, (curve, y) in enumerate(zip(chart.curves, ends, strict=True)):
         x = right + _LABEL_GAP + _SYMBOL / 2
         marks.append(Shape(_symbol(number, x, y), _colour(number)))
-        marks.append(Label(x + _SYMBOL / 2 + 3, y + 4.5, _end_text(curve), colour=_colour(number)))
+        marks.append(Label(x + _SYMBOL / 2 + 3, y + 4.5, _end_text(chart, curve), colour=_colour(number)))
     return marks
 
 
-def _axes(frame: _Frame, x_name: str) -> list[Mark]:
+def _axes(frame: _Frame, chart: Chart) -> list[Mark]:
     marks: list[Mark] = []
     for value in frame.y_ticks:
         _, y = frame.at(frame.x_ticks[0], value)
         lowest = value == frame.y_ticks[0]
         marks.append(Line([(_LEFT, y), (frame.right, y)], _AXIS if lowest else _GRID))
-        marks.append(Label(_LEFT - 8, y + 4, _percent(value, frame.y_ticks), "end"))
+        marks.append(Label(_LEFT - 8, y + 4, _tick_text(chart, value, frame.y_ticks), "end"))
     for x in frame.x_ticks:
         place, _ = frame.at(x, frame.y_ticks[0])
         marks.append(Line([(place, frame.bottom), (place, frame.bottom + 4)], _AXIS))
         marks.append(Label(place, frame.bottom + 18, f"{x:,g}", "middle"))
-    return [*marks, Label((_LEFT + frame.right) / 2, frame.bottom + 36, x_name, "middle")]
+    return [*marks, Label((_LEFT + frame.right) / 2, frame.bottom + 36, chart.x_name, "middle")]
 
 
 def _line(frame: _Frame, curve: Curve, number: int) -> list[Mark]:
@@ -181,9 +183,14 @@ def _apart(places: Sequence[float], lowest: float) -> list[float]:
     return [moved[order.index(index)] for index in range(len(places))]
 
 
-def _end_text(curve: Curve) -> str:
+def _end_text(chart: Chart, curve: Curve) -> str:
     name = curve.name if len(curve.name) <= _LONGEST else "..." + curve.name[3 - _LONGEST :]
-    return f"{name} {curve.points[-1][1]:.1%}"
+    last = curve.points[-1][1]
+    return f"{name} {last:.1%}" if chart.unit is None else f"{name} {last:.3g} {chart.unit}"
+
+
+def _tick_text(chart: Chart, value: float, among: Sequence[float]) -> str:
+    return _percent(value, among) if chart.unit is None else f"{value:,g}"
 
 
 def _percent(value: float, among: Sequence[float]) -> str:

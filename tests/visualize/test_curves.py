@@ -50,6 +50,12 @@ def test_labels_say_titles_axes_and_last_values() -> None:
     assert long.endswith("x 90.1%") and len(long) < 40
 
 
+def test_a_unit_takes_the_place_of_percent() -> None:
+    chart = Chart("time", [Curve("fp32", [(1, 0.75), (8, 3.96)])], "images", unit="s")
+    texts = {mark.text for mark in draw([chart]).marks if isinstance(mark, Label)}
+    assert {"0", "1", "4", "images", "fp32 3.96 s"} <= texts and not any("%" in text for text in texts)
+
+
 def test_labels_never_cover_each_other() -> None:
     curves = [Curve(str(number), [(0, 0.1), (9, 0.001 * number)]) for number in range(8)]
     ends = [mark for mark in draw([Chart("t", curves)]).marks if isinstance(mark, Label) and mark.colour != "#444444"]
