@@ -153,7 +153,7 @@ def composed_terms(config: Config | FinetuneConfig) -> list[str]:
     if isinstance(config, FinetuneConfig):
         return []
     return [
-        *(["Sinkhorn balancing"] if config.objective.balance == "sinkhorn" else []),
+        *(["Sinkhorn"] if config.objective.balance == "sinkhorn" else []),
         *(["KoLeo"] if config.objective.koleo_weight > 0 else []),
         *(["batch normalisation"] if config.head.norm == "batch" else []),
     ]
@@ -167,17 +167,16 @@ def notice(step: int, before: int, config: Config | FinetuneConfig) -> str:
         before: The micro-batch that did not fit.
         config: With the one that the run goes on with.
     """
-    composed = composed_terms(config)
+    composed = " and ".join(composed_terms(config))
     text = (
         f"Step {step + 1:,} did not fit into memory: train.micro_batch_size was {before} and is "
         f"{config.train.micro_batch_size} from now on, also in config.yaml; an update takes more passes. "
     )
     if not composed:
         return text + "Losses and gradients stay the same up to rounding."
-    verb = "depends" if len(composed) == 1 else "depend"
     return (
-        text + f"{' and '.join(composed)} {verb} on the images of a pass, hence on this; "
-        "all else stays the same up to rounding."
+        f"{text}What depends on the images of a pass changes with it: {composed}. "
+        "All else stays the same up to rounding."
     )
 
 

@@ -35,10 +35,10 @@ def record_gradients(store: dict[str, Any]) -> None:
 
     original = step.clip_gradients
 
-    def noting(parameters: Any, limit: float, mode: str) -> torch.Tensor:
+    def noting(parameters: Any, *limits: Any) -> torch.Tensor:
         parameters = list(parameters)
         store.setdefault("gradients", []).append([None if p.grad is None else p.grad.clone() for p in parameters])
-        return original(parameters, limit, mode)
+        return original(parameters, *limits)
 
     step.clip_gradients = noting
 
@@ -61,7 +61,7 @@ def train(images: Path, out: Path, rank: int, world: int, port: int, sets: tuple
         torch.save(store, out / "gradients.pt")
 
 
-def run(images: Path, out: Path, world: int, *sets: str) -> None:
+def exit_codes(images: Path, out: Path, world: int, *sets: str) -> list[int]:
     port = free_port()
     children = []
     for rank in range(world):
@@ -78,7 +78,11 @@ def run(images: Path, out: Path, world: int, *sets: str) -> None:
             finally:
                 os._exit(code)
         children.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * world
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+
+
+def run(images: Path, out: Path, world: int, *sets: str) -> None:
+    assert exit_codes(images, out, world, *sets) == [0] * world
 
 
 @pytest.mark.parametrize(

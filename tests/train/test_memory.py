@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from ibot_cli.config.schema import Config, DataConfig, HeadConfig, MaskConfig, ModelConfig, ObjectiveConfig, ViewsConfig
+from ibot_cli.config.schema import (
+    Config,
+    DataConfig,
+    HeadConfig,
+    MaskConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RuntimeConfig,
+    ViewsConfig,
+)
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.optim import build_optimizer
 from ibot_cli.train.build import objective_of
@@ -76,6 +85,15 @@ def test_bf16_needs_less() -> None:
     assert estimate(CONFIG, 4, dtype=torch.bfloat16).peak < 0.9 * estimate(CONFIG, 4).peak
 
 
+def test_checkpointing_keeps_the_inputs_of_the_blocks() -> None:
+    """The tokens of all views instead of the many tensors inside a block."""
+    config = replace(CONFIG, model=replace(CONFIG.model, depth=4))
+    kept, again = (
+        estimate(replace(config, runtime=RuntimeConfig(checkpointing=way)), 16).peak for way in ("none", "blocks")
+    )
+    assert again < 0.6 * kept
+
+
 def measured_peak(config: Config, images: int) -> int:
     """Of two real steps, counted tensor by tensor."""
     with AllocationMeter() as meter:
@@ -97,10 +115,17 @@ def measured_peak(config: Config, images: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "objective", [ObjectiveConfig(), ObjectiveConfig(balance="sinkhorn"), ObjectiveConfig(patch="none")]
+    "change",
+    [
+        {},
+        {"objective": ObjectiveConfig(balance="sinkhorn")},
+        {"objective": ObjectiveConfig(patch="none")},
+        {"runtime": RuntimeConfig(checkpointing="blocks")},
+    ],
+    ids=["center", "sinkhorn", "dino", "checkpointing"],
 )
-def test_estimate_equals_a_real_step(objective: ObjectiveConfig) -> None:
-    config = replace(CONFIG, objective=objective)
+def test_estimate_equals_a_real_step(change: dict[str, Any]) -> None:
+    config = replace(CONFIG, **change)
     assert estimate(config, 4).peak == pytest.approx(measured_peak(config, 4), rel=0.05)
 
 
