@@ -155,3 +155,14 @@ def positions(pos_embed: Tensor, rows: int, columns: int) -> Tensor:
     grid = pos_embed[0, 1:].double().reshape(native, native, -1)
     resized = torch.einsum("yi,xj,ijd->yxd", _resample_matrix(native, rows), _resample_matrix(native, columns), grid)
     return torch.cat([pos_embed[0, :1].double(), resized.flatten(0, 1)])[None]
+
+
+def koleo(features: Tensor) -> Tensor:
+    """DINOv2's term of `[V, B, D]`, pair by pair: minus the mean log distance to the nearest image, over views."""
+    total = torch.zeros((), dtype=features.dtype)
+    for view in features:
+        points = [row / row.norm() for row in view]
+        for i, point in enumerate(points):
+            distances = torch.stack([(point - other).norm() for j, other in enumerate(points) if j != i])
+            total = total - torch.log(distances.min()) / len(points)
+    return total

@@ -24,6 +24,8 @@ SWIN = ["model.arch=swin_tiny", "model.patch_size=4"]
         ([*SWIN, "model.depth=4"], "model.depth = 4 (--set): shapes a ViT only"),
         ([*SWIN, "model.heads=4"], "model.heads = 4 (--set): shapes a ViT only"),
         ([*SWIN, "model.registers=4"], "model.registers = 4 (--set): are tokens of a ViT; a Swin has none"),
+        ([*SWIN, "model.layer_scale=0.1"], "model.layer_scale = 0.1 (--set): belongs to the blocks of a ViT"),
+        (["head.separate_mlp=true"], "head.separate_mlp = true (--set): needs prototypes of the patches' own"),
         (["model.heads=5"], "model.heads = 5 (--set): 5 heads do not divide a width of 384"),
         (["model.width=100"], "model.width = 100 (--set): 6 heads do not divide a width of 100"),
         (["mask.ratio=0.3"], "mask.ratio_var = [0.0, 0.2] (default): has 2 entries; give one, or 1 as mask.ratio has"),

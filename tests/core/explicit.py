@@ -80,8 +80,9 @@ def vit(
         factors = torch.ones(2, len(x)) if drop_path is None else drop_path[index]
         block = f"blocks.{index}"
         branch, weights = _attention(state, f"{block}.attn", _norm(state, f"{block}.norm1", x), heads)
-        x = x + factors[0, :, None, None] * branch
-        x = x + factors[1, :, None, None] * _mlp(state, f"{block}.mlp", _norm(state, f"{block}.norm2", x))
+        x = x + factors[0, :, None, None] * state.get(f"{block}.ls1.gamma", torch.ones(1)) * branch
+        branch = _mlp(state, f"{block}.mlp", _norm(state, f"{block}.norm2", x))
+        x = x + factors[1, :, None, None] * state.get(f"{block}.ls2.gamma", torch.ones(1)) * branch
         outputs.append(_norm(state, "norm", x))
     return outputs, weights
 

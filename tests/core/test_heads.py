@@ -199,3 +199,32 @@ def test_bottleneck_is_float32_and_unit_under_autocast() -> None:
         z = head.bottleneck(tokens(20, 16))
     assert z.dtype == torch.float32
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(20))
+
+
+def test_patches_with_an_mlp_of_their_own() -> None:
+    head = tiny.head(patch_prototypes=5, separate_mlp=True)
+    tiny.scatter(head, 0)
+    cls, patch = tiny.head(), tiny.head(5)
+    state = head.state_dict()
+    cls.load_state_dict({n: value for n, value in state.items() if not n.startswith(("mlp2.", "last_layer2."))})
+    patch.load_state_dict(
+        {name: state[name.replace("mlp.", "mlp2.")] for name in patch.state_dict() if name.startswith("mlp.")}
+        | {name: value for name, value in state.items() if name.startswith("last_layer")}
+    )
+    x = tokens(2, 4, 16)
+    expected = cls.bottleneck(x[:, 0]), patch.bottleneck(x[:, 1:])
+    for ours, theirs in zip(head.image_bottlenecks(x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    flat = torch.cat([x[:, 0], x[:, 1:].flatten(0, 1)])
+    for ours, theirs in zip(head.bottlenecks(flat, 2), expected, strict=True):
+        torch.testing.assert_close(ours, theirs.reshape(-1, 8))
+    assert not torch.allclose(head.patch_bottleneck(x), head.bottleneck(x))
+
+
+def test_a_shared_mlp_sees_all_tokens_at_once() -> None:
+    """Batch statistics of class tokens and patches together."""
+    x, heads = tokens(6, 16), [tiny.head(norm="batch") for _ in range(2)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    cls, patch = heads[0].bottlenecks(x, 2)
+    torch.testing.assert_close(torch.cat([cls, patch]), heads[1].bottleneck(x))
+    assert len(heads[0].mlp[1]._pending) == 1

@@ -17,7 +17,9 @@ GRID = 4
 PROTOTYPES = 12
 
 
-def vit(mask_token: bool = True, depth: int = 2, channels: int = 1, registers: int = 0) -> ViT:
+def vit(
+    mask_token: bool = True, depth: int = 2, channels: int = 1, registers: int = 0, layer_scale: float = 0.0
+) -> ViT:
     backbone = build_backbone(
         arch="vit_tiny",
         image_size=16,
@@ -28,6 +30,7 @@ def vit(mask_token: bool = True, depth: int = 2, channels: int = 1, registers: i
         heads=2,
         mask_token=mask_token,
         registers=registers,
+        layer_scale=layer_scale,
     )
     assert isinstance(backbone, ViT)
     return backbone

@@ -164,7 +164,8 @@ def _exported_shape(state: OfficialState, text: str) -> BackboneShape:
     shape = parse(text).shape
     if shape is None:
         raise WeightsError("The file does not say which network it holds.", "Export it again with `ibot export`.")
-    return replace(shape, mask_token="backbone.masked_embed" in state.tensors)
+    # Layer scale was folded, because the authors' networks have none.
+    return replace(shape, mask_token="backbone.masked_embed" in state.tensors, layer_scale=0.0)
 
 
 def _exported(found: Found, text: str) -> Found:

@@ -26,8 +26,8 @@ SMALL = BackboneShape(arch="vit_small", image_size=224)
     [
         (SMALL, "ViT-S/16, 224 px, 3 channels, width 384, depth 12, 6 heads"),
         (
-            replace(SMALL, patch_size=14, image_size=518, registers=4),
-            "ViT-S/14, 518 px, 3 channels, width 384, depth 12, 6 heads, 4 registers",
+            replace(SMALL, patch_size=14, image_size=518, registers=4, layer_scale=1.0),
+            "ViT-S/14, 518 px, 3 channels, width 384, depth 12, 6 heads, 4 registers, layer scale",
         ),
         (
             replace(SMALL, arch="vit_base", depth=10),

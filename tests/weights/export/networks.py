@@ -26,6 +26,9 @@ GREY = BackboneShape(arch="vit_tiny", image_size=16, channels=1, patch_size=4, w
 REGISTERS = BackboneShape(
     arch="vit_tiny", image_size=28, channels=3, patch_size=14, width=32, depth=2, heads=4, registers=4
 )
+SCALED = BackboneShape(
+    arch="vit_tiny", image_size=28, channels=3, patch_size=14, width=32, depth=2, heads=4, layer_scale=0.5
+)
 SWIN = BackboneShape(arch="swin_tiny", image_size=64, channels=3, patch_size=4, window_size=2)
 
 

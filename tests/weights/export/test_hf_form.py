@@ -31,6 +31,7 @@ from tests.weights.export.networks import (
     CLASSES,
     GREY,
     REGISTERS,
+    SCALED,
     VIT,
     loaded_backbone,
     loaded_classifier,
@@ -67,6 +68,10 @@ CASES = [
     pytest.param(GREY, "mean", "BeitForImageClassification", id="grey-mean"),
     pytest.param(REGISTERS, None, "Dinov2WithRegistersModel", id="registers"),
     pytest.param(REGISTERS, "cls", "Dinov2WithRegistersForImageClassification", id="registers-cls"),
+    pytest.param(SCALED, None, "Dinov2Model", id="scaled"),
+    pytest.param(SCALED, "cls", "Dinov2ForImageClassification", id="scaled-cls"),
+    pytest.param(SCALED, "mean", "BeitForImageClassification", id="scaled-mean", marks=pytest.mark.slow),
+    pytest.param(replace(SCALED, registers=4), None, "Dinov2WithRegistersModel", id="scaled-registers"),
 ]
 
 
@@ -134,6 +139,29 @@ def test_registers_and_a_swin_come_back(narrow_swin: BackboneShape, tmp_path: Pa
         again = load_weights(str(written(export_subject(loaded), tmp_path / name)))
         images = comparison_images(export_subject(loaded))(shape.image_size)
         close(again.backbone(images), loaded.backbone(images))
+
+
+@pytest.mark.parametrize("shape", [SCALED, REGISTERS, replace(SCALED, registers=4)])
+def test_layer_scale_comes_back_where_it_was(shape: BackboneShape, tmp_path: Path) -> None:
+    for pooling in (None, "cls"):
+        place = folder(tmp_path / str(pooling))
+        loaded = loaded_backbone(shape) if pooling is None else loaded_classifier(shape, "cls")
+        again = load_weights(str(written(export_subject(loaded), place)))
+        assert again.shape is not None and (again.shape.layer_scale > 0) == (shape.layer_scale > 0)
+        ours, theirs = again.backbone.state_dict(), loaded.backbone.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+        assert ours.keys() == theirs.keys() - {"masked_embed"}
+
+
+def test_a_mean_pooled_classifier_keeps_its_layer_scale(tmp_path: Path) -> None:
+    loaded = loaded_classifier(SCALED, "mean")
+    again = load_weights(str(written(export_subject(loaded), tmp_path)))
+    assert again.classifier is not None and loaded.classifier is not None
+    ours, theirs = again.classifier.state_dict(), loaded.classifier.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items() if name.endswith(".gamma"))
+    images = comparison_images(export_subject(loaded))(SCALED.image_size)
+    close(again.classifier(images), loaded.classifier(images))
 
 
 def test_names_are_those_that_both_versions_of_the_library_read(narrow_swin: BackboneShape, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tests.weights.export.networks import (
     CLASSES,
     GREY,
     REGISTERS,
+    SCALED,
     VIT,
     loaded_backbone,
     loaded_classifier,
@@ -55,7 +56,7 @@ def both_ways(folder: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("pooling", [None, "cls", "mean"])
-@pytest.mark.parametrize("shape", [VIT, GREY, REGISTERS], ids=["plain", "grey", "registers"])
+@pytest.mark.parametrize("shape", [VIT, GREY, REGISTERS, SCALED], ids=["plain", "grey", "registers", "scaled"])
 def test_timm_computes_the_same(shape: BackboneShape, pooling: Any, tmp_path: Path) -> None:
     subject = subject_of(shape, pooling)
     folder = written(subject, tmp_path)
@@ -110,7 +111,7 @@ def test_a_trained_network_with_local_crops_goes_to_timm_and_comes_back(tmp_path
 
 
 def test_registers_and_a_swin_come_back(narrow_swin: BackboneShape, tmp_path: Path) -> None:
-    for name, shape in (("registers", REGISTERS), ("swin", narrow_swin)):
+    for name, shape in (("registers", REGISTERS), ("scaled", SCALED), ("swin", narrow_swin)):
         loaded = loaded_backbone(shape)
         (tmp_path / name).mkdir()
         again = load_weights(str(written(export_subject(loaded), tmp_path / name)))
