@@ -17,6 +17,7 @@ from ibot_cli.train.request import EMBEDDED_PRESETS
 
 EXPECTED = {
     "ibot_continue",
+    "ibot_plus_vits16",
     "ibot_vits16",
     "ibot_vits16_100ep",
     "ibot_vits16_k1000",
@@ -183,6 +184,30 @@ def root_of(name: str) -> Any:
 
 def test_the_presets_are_all_there() -> None:
     assert set(presets.names()) == EXPECTED
+
+
+# What DINOv2 added to iBOT.
+ADDED = {"model.layer_scale": 0, "objective.koleo_weight": 0, "head.separate_mlp": False}
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *PARTLY_PUBLISHED])
+def test_published_recipes_have_nothing_that_came_later(name: str) -> None:
+    values = flatten(resolve(root=Config, preset=name, file=None, sets=()).config)
+    assert {path: values[path] for path in ADDED} == ADDED
+
+
+def test_the_recipe_with_all_that_came_later() -> None:
+    """DINOv2's configuration files and Table 1; all else is the published ViT-S/16."""
+    assert presets.load("ibot_plus_vits16").values == {
+        "model.layer_scale": 1e-5,
+        "head.prototypes": 65536,
+        "head.patch_prototypes": 65536,
+        "head.shared": False,
+        "head.separate_mlp": True,
+        "objective.koleo_weight": 0.1,
+        "objective.teacher_momentum": 0.994,
+        "optim.warmup_epochs": 80,
+    }
 
 
 def test_the_name_says_what_a_preset_is_for() -> None:
