@@ -1,4 +1,4 @@
-"""Device and number format of a run's products."""
+"""Device and number format of a run's products, and whether its blocks are compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CORE_FLOPS = {"fp32": 5e10, "tf32": 5e10, "bf16": 1.5e11, "fp16": 1.5e11}
 
 
 def decide_arithmetic(runtime: RuntimeConfig, device: torch.device, made: dict[str, Choice]) -> RuntimeConfig:
-    """Device and precision where they are open; the choices are added to `made`.
+    """Device, precision and compiling where they are open; the choices are added to `made`.
 
     Raises:
         UsageError: TF32 was asked for where there is none.
@@ -33,6 +33,13 @@ def decide_arithmetic(runtime: RuntimeConfig, device: torch.device, made: dict[s
         raise UsageError(
             f"runtime.precision: {device} has no TF32 products; they need a GPU of CUDA capability 8.0 or higher.",
             "Use runtime.precision=fp32, which is exact, or auto.",
+        )
+    if runtime.compile is None:
+        gains = device.type == "cuda"
+        runtime = replace(runtime, compile=gains)
+        made["runtime.compile"] = (
+            gains,
+            "fused operations save time on a GPU" if gains else "on a CPU it gains less than the compiling takes",
         )
     return runtime
 

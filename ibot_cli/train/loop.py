@@ -25,6 +25,7 @@ from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
 from ibot_cli.train.build import objective_of, optimizer_of
+from ibot_cli.train.compilation import Compilation, asked_for
 from ibot_cli.train.epoch import EpochSums
 from ibot_cli.train.health import Watch
 from ibot_cli.train.interrupt import Interrupted, StopRequest
@@ -105,6 +106,12 @@ class Loop:
             scaler=LossScale(plan.device) if plan.dtype is torch.float16 else None,
             average_over_ranks=distributed.average_over_ranks,
         )
+        self.compilation = Compilation.of_objective(
+            self.objective,
+            config,
+            plan.device,
+            required=asked_for(plan.choices, plan.origin, str(self.run.config)),
+        )
         self.rehearsals = Rehearsals(plan.device)
         self._saved_step = self.step
         self._saved_at = time.monotonic()
@@ -164,9 +171,12 @@ class Loop:
         """One optimiser update from the images of a step; its numbers wait on the device for the next reading."""
         plan = self.plan
         now = plan.schedule.now(self.step)
-        batches = [batch.to(plan.device) for batch in self._with_drop_path(data)]
-        objective, settings = self.objective, self.settings
-        self.rehearsals.try_out(partial(passes, objective, batches, now, settings), partial(forget_passes, objective))
+        batches = [self.compilation.padded(batch.to(plan.device)) for batch in self._with_drop_path(data)]
+        objective, settings, forget = self.objective, self.settings, partial(forget_passes, self.objective)
+        warning = self.compilation.try_out(partial(passes, objective, batches[:1], now, settings), forget)
+        if warning is not None:
+            self.reporter.warn(warning)
+        self.rehearsals.try_out(partial(passes, objective, batches, now, settings), forget)
         report = train_step(objective, self.optimizer, batches, now, settings)
         self.sums.add_stats(report.stats, report.finite)
         labels = None if data.labels is None else torch.as_tensor(data.labels)

@@ -50,6 +50,7 @@ SMALL = [
     "runtime.precision=fp32",
     "runtime.threads=1",
     "runtime.workers=0",
+    "runtime.compile=off",
 ]
 
 

@@ -141,6 +141,7 @@ MAY_CHANGE = (
     "data.max_bad_ratio=0.5", "data.max_bad_files=99", "runtime.device=cpu", "runtime.workers=1", "train.log_every=7",
     "train.checkpoint_steps=9", "train.checkpoint_minutes=9", "train.checkpoint_epochs=9", "train.keep_last=9",
     "train.keep_every_epochs=9", "monitor.tensorboard=true", "runtime.checkpointing=blocks",
+    "runtime.compile=on",
 )  # fmt: skip
 
 

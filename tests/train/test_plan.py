@@ -17,7 +17,8 @@ from tests.train import pictures, runs
 
 OPEN = (
     "optim.warmup_epochs", "train.epochs", "train.batch_size", "train.micro_batch_size", "head.prototypes",
-    "runtime.device", "runtime.precision", "runtime.workers", "runtime.threads", "optim.lr",
+    "runtime.device", "runtime.precision", "runtime.workers", "runtime.threads",
+    "runtime.compile", "optim.lr",
 )  # fmt: skip
 SHAPES = [text for text in runs.SMALL if not text.startswith(OPEN)] + ["data.channels=3"]
 
@@ -46,7 +47,7 @@ def test_what_is_chosen_for_a_folder_without_a_preset(flat: Path) -> None:
     assert chosen.keys() == {
         "train.epochs", "train.batch_size", "train.micro_batch_size", "head.prototypes", "optim.warmup_epochs",
         "objective.teacher_temp_warmup_epochs", "objective.balance", "runtime.device", "runtime.precision",
-        "runtime.workers", "runtime.threads",
+        "runtime.workers", "runtime.threads", "runtime.compile",
     }  # fmt: skip
     values = flatten(plan.config)
     assert {path: values[path] for path in chosen} == chosen
@@ -73,6 +74,7 @@ def test_the_user_overrules_every_choice(flat: Path) -> None:
         "train.epochs": 7, "train.batch_size": 4, "train.micro_batch_size": 2, "head.prototypes": 99,
         "optim.warmup_epochs": 3, "objective.teacher_temp_warmup_epochs": 2, "objective.balance": "center",
         "runtime.device": "cpu", "runtime.precision": "bf16", "runtime.workers": 1, "runtime.threads": 2,
+        "runtime.compile": True,
     }  # fmt: skip
     plan = planned(flat, *(f"{path}={value}" for path, value in said.items()))
     values = flatten(plan.config)
