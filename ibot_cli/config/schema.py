@@ -146,7 +146,9 @@ class ObjectiveConfig:
     cls_weight: float = setting(1.0, "Weight of the class-token loss.", low=0)
     patch_weight: float = setting(1.0, "Weight of the masked-patch loss.", low=0)
     koleo_weight: float = setting(
-        0.0, "Weight of the KoLeo term, which keeps the class tokens of a batch apart; 0 leaves it out.", low=0
+        0.0,
+        "Weight of KoLeo, which keeps apart the class tokens of a view in one forward pass; 0 leaves it out.",
+        low=0,
     )
     balance: Literal["center", "sinkhorn"] = setting(
         "center", "What keeps the teacher from collapsing: a moving centre (published), or Sinkhorn-Knopp."
