@@ -170,12 +170,10 @@ class Head(nn.Module):
         """Scores of patches, `[..., d]` to `[..., K']`, before temperature."""
         return functional.linear(bottleneck, self.patch_layer.weight())
 
-    def logits(self, cls: Tensor, patch: Tensor) -> tuple[Tensor, Tensor]:
-        """Both scores from bottlenecks `[R, d]` and `[M, d]`; one product when the prototypes are shared."""
-        if self.last_layer2 is not None:
-            return self.cls_logits(cls), self.patch_logits(patch)
-        both = self.cls_logits(torch.cat([cls, patch]))
-        return both[: len(cls)], both[len(cls) :]
+    def slot_weights(self) -> dict[str, Tensor]:
+        """The prototypes that score class tokens and patches, float32 `[K, d]` and `[K', d]`; shared ones once."""
+        cls = self.last_layer.weight()
+        return {"cls": cls, "patch": cls if self.last_layer2 is None else self.last_layer2.weight()}
 
 
 def _mlp(sizes: list[int], activation: str, norm: str) -> nn.Sequential:

@@ -1,24 +1,150 @@
-"""The two self-distillation losses. Pure functions, float32, natural logarithm.
+"""The self-distillation loss, a chunk of rows at a time.
 
-Shapes: V global views, L local views, B images, M masked patches, K prototypes.
+Loss, statistics and gradients of a chunk are computed together, so nothing of rows by prototypes is kept.
+
+Shapes: V teacher views, S student views, R rows (images; or patches, with V = S = 1), d bottleneck, K prototypes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ibot_cli.core.stats import SlotStats
+from ibot_cli.core.targets import Scores, chunks
+
+HALF_GAIN = 64.0  # lifts probabilities out of float16's smallest numbers, and no sum of rows near its largest
 
 
-def cross_view_loss(target: Tensor, logits: Tensor, temp: float) -> Tensor:
-    """Cross-entropy of every student view with every teacher view except its own.
+class Scored(NamedTuple):
+    """What one chunk of scores gives.
+
+    Attributes:
+        loss: Weighted sum over the rows, a scalar in nats.
+        gradient: Of each row's loss before its weight, for the scaled student scores, `[S, R, K]`.
+        prob_sum: Sum of the target distributions, `[K]`.
+        entropy: Sum of their entropies, a scalar in nats.
+        best: Their most likely prototypes, int64 `[V, R]`.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    prob_sum: Tensor
+    entropy: Tensor
+    best: Tensor
+
+
+def score_chunk(teacher: Tensor, student: Tensor, offset: Tensor, weights: Tensor, same: bool) -> Scored:
+    """Cross-entropy of student views with teacher views, and its gradient. Pure; float32 whatever the scores are.
 
     Args:
-        target: Teacher distribution, `[V, B, K]`, rows sum to 1, no gradient.
-        logits: Student scores before temperature, `[V + L, B, K]`, global views first.
+        teacher: Scores over temperature, `[V, R, K]`.
+        student: Scores over temperature, `[S, R, K]`; the first V are of the teacher's views.
+        offset: What is subtracted from the teacher's, `[K]`; its type is that of the result.
+        weights: Of the rows' losses, `[R]`; 0 marks padding, which counts nowhere.
+        same: Whether a view is matched with itself (V = S = 1) instead of with all others.
+    """
+    counts = (weights != 0).to(offset.dtype)
+    log_target = torch.log_softmax(teacher - offset, dim=-1)
+    best = log_target.argmax(dim=-1)
+    target = log_target.exp()
+    entropy = -(target * log_target).sum(dim=(0, 2)) @ counts
+    del log_target
+    log_student = torch.log_softmax(student, dim=-1, dtype=offset.dtype)
+    wanted = target.sum(dim=0)
+    matched = (wanted * log_student.sum(dim=0)).sum(dim=-1)
+    if not same:
+        matched = matched - (target * log_student[: len(target)]).sum(dim=(0, 2))
+    gradient = log_student.exp_()
+    if not same:
+        gradient[: len(target)] *= len(target) - 1
+        gradient[len(target) :] *= len(target)
+        gradient[: len(target)] += target
+    gradient -= wanted
+    return Scored(-(weights @ matched), gradient, (counts[:, None] * target).sum((0, 1)), entropy, best)
+
+
+ScoreChunk = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Scored]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What the student of one slot is asked to match, without gradient.
+
+    Attributes:
+        scores: The teacher's, `[V, R, K]`.
+        offset: What turns them into targets, `[K]`.
+        weights: Of the rows' losses, `[R]`; 0 for padding.
+        same: See `score_chunk`.
+        score_chunk: The function of that name, or a compiled form of it.
+    """
+
+    scores: Scores
+    offset: Tensor
+    weights: Tensor
+    same: bool
+    score_chunk: ScoreChunk = score_chunk
+
+
+class Matched(NamedTuple):
+    """The loss of a slot and what is reported of it.
+
+    Attributes:
+        loss: A scalar in nats, with gradient.
+        prob_sum: See `Scored`.
+        entropy: See `Scored`.
+        best: See `Scored`.
+        taught: The most likely prototypes of the teacher's first view by raw score, int64 `[R]`.
+        learnt: Those of the student's second view, or of its only one, int64 `[R]`.
+    """
+
+    loss: Tensor
+    prob_sum: Tensor
+    entropy: Tensor
+    best: Tensor
+    taught: Tensor
+    learnt: Tensor
+
+    def stats(self, logit_sum: Tensor, logit_rows: int, weights: Tensor) -> SlotStats:
+        """The sums over the rows; `weights` are those of the losses, the others attributes of the result."""
+        counts = (weights != 0).to(logit_sum.dtype)
+        return SlotStats(
+            logit_sum=logit_sum,
+            logit_rows=logit_sum.new_full((), logit_rows),
+            prob_sum=self.prob_sum,
+            used=torch.zeros_like(logit_sum).index_add(0, self.best.flatten(), counts.repeat(len(self.best))),
+            entropy=self.entropy,
+            rows=counts.sum() * len(self.best),
+        )
+
+
+def match(student: Tensor, weight: Tensor, lesson: Lesson, temp: float) -> Matched:
+    """The cross-entropy of a student with its targets.
+
+    Args:
+        student: Unit vectors, `[S, R, d]`; autocast decides the type of the products, the rest is float32.
+        weight: The student's prototypes, `[K, d]`; detached, they cost no gradient.
+        lesson: What to match.
         temp: Student temperature, > 0; the paper uses 0.1.
 
     Returns:
-        The mean over the `V * (V + L - 1)` pairs and the images, a scalar in nats.
+        R = 0 gives a loss of 0, with a gradient of 0.
+
+    Source:
+        L_CLS and L_MIM of iBOT (arXiv 2111.07832).
+    """
+    wanted = torch.is_grad_enabled()
+    learns = (wanted and student.requires_grad, wanted and weight.requires_grad)
+    return Matched(*_Match.apply(student, weight, lesson, temp, learns))
+
+
+def cross_view_weights(num_teacher: int, num_student: int, num_images: int, like: Tensor) -> Tensor:
+    """Weights `[B]` of the class-token loss: the mean over all pairs of different views, and over the images.
 
     Raises:
         ValueError: If there is no pair (one view in all).
@@ -26,36 +152,72 @@ def cross_view_loss(target: Tensor, logits: Tensor, temp: float) -> Tensor:
     Source:
         L_CLS of iBOT (arXiv 2111.07832) with DINO's local crops; all pairs weigh the same, as in the authors' code.
     """
-    num_global, num_images = target.shape[:2]
-    pairs = num_global * (logits.shape[0] - 1)
+    pairs = num_teacher * (num_student - 1)
     if pairs == 0:
         raise ValueError("the class-token loss needs at least two views")
-    scores = logits.float() / temp
-    # Each row of the target sums to 1, so its cross-entropy is log-sum-exp minus an inner product: no log-softmax of
-    # size [V + L, B, K] is kept, and each student view is normalised once, not once per teacher view.
-    normaliser = torch.logsumexp(scores, dim=-1).sum(dim=1)
-    partners = torch.full_like(normaliser, num_global)
-    partners[:num_global] -= 1
-    matched = (target.sum(dim=0) * scores.sum(dim=0)).sum() - (target * scores[:num_global]).sum()
-    return ((partners * normaliser).sum() - matched) / (pairs * num_images)
+    return like.new_full((num_images,), 1 / (pairs * max(num_images, 1)))
 
 
-def masked_patch_loss(target: Tensor, logits: Tensor, weights: Tensor, temp: float) -> Tensor:
-    """Cross-entropy between teacher and student on the masked patches only.
+class _Match(torch.autograd.Function):
+    """Gradients are computed with the loss: only they, not the scores, wait for the backward pass."""
 
-    Args:
-        target: Teacher distribution, `[M, K]`, rows sum to 1, no gradient.
-        logits: Student scores before temperature, `[M, K]`.
-        weights: `1 / (masked patches of that view * V * B)`, `[M]`, 0 for padding; V * B counts all image views of the
-            batch, so a view without masked patches counts 0.
-        temp: Student temperature, > 0; the paper uses 0.1.
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, weight: Tensor, lesson: Lesson, temp: float, learns: tuple[bool, bool]
+    ) -> tuple[Tensor, ...]:
+        scores = Scores.of(student, weight, temp)
+        with torch.autocast(student.device.type, enabled=False):
+            result, gradients, factor = _sweep(student, scores, lesson, temp, learns)
+        ctx.save_for_backward(*gradients, factor)
+        ctx.mark_non_differentiable(*result[1:])
+        return result
 
-    Returns:
-        Weighted sum, a scalar in nats, float32 under autocast. M = 0 gives 0, with a gradient of 0.
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        *gradients, factor = ctx.saved_tensors
+        scale = grad * factor
+        return *(None if g is None else g * scale for g in gradients), None, None, None
 
-    Source:
-        L_MIM of iBOT (arXiv 2111.07832), with the per-image average of the authors' code.
+
+def _sweep(
+    student: Tensor, scores: Scores, lesson: Lesson, temp: float, learns: tuple[bool, bool]
+) -> tuple[Matched, list[Tensor | None], Tensor]:
+    """Results, gradients of rows and prototypes, and what these are still to be multiplied by.
+
+    The products of the gradients see numbers of order one, which half precision can hold whatever the weights are.
     """
-    scores = logits.float() / temp
-    entropy = torch.logsumexp(scores, dim=-1) - (target * scores).sum(dim=-1)
-    return (weights * entropy).sum()
+    gain = HALF_GAIN if scores.rows.dtype == torch.float16 else 1.0
+    top = lesson.weights.amax() if len(lesson.weights) else lesson.weights.new_zeros(())
+    shares = (lesson.weights / top.clamp(min=torch.finfo(top.dtype).tiny))[:, None]
+    row_grad = torch.zeros_like(student) if learns[0] else None
+    weight_grad = student.new_zeros(scores.weight.shape) if learns[1] else None
+    sums = [top.new_zeros(()), torch.zeros_like(lesson.offset), top.new_zeros(())]
+    picks: list[tuple[Tensor, ...]] = []
+    for rows in chunks(student.shape[1], len(student), len(scores.weight)):
+        teacher, logits = lesson.scores.part(rows), scores.part(rows)
+        loss, gradient, prob_sum, entropy, best = lesson.score_chunk(
+            teacher, logits, lesson.offset, lesson.weights[rows], lesson.same
+        )
+        sums = [a + b for a, b in zip(sums, (loss, prob_sum, entropy), strict=True)]
+        picks.append((best, teacher[0].argmax(-1), logits[min(1, len(logits) - 1)].argmax(-1)))
+        del teacher, logits
+        if not any(learns):
+            continue
+        gradient = (gradient if gain == 1 else gradient * gain).to(scores.rows.dtype)
+        if row_grad is not None:
+            row_grad[:, rows] = (gradient @ scores.weight) * shares[rows]
+        if weight_grad is not None:
+            shared = (student[:, rows] * shares[rows]).to(gradient.dtype)
+            _add_product(weight_grad, gradient.flatten(0, 1).t(), shared.flatten(0, 1))
+    empty = top.new_zeros(0, dtype=torch.int64)
+    joined = [torch.cat(p, dim=-1) for p in zip(*picks, strict=True)] or [empty.expand(len(student), 0), empty, empty]
+    return Matched(*sums, *joined), [row_grad, weight_grad], top / (temp * gain)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left @ right`, in one operation where the types agree."""
+    if total.dtype == left.dtype:
+        torch.addmm(total, left, right, out=total)
+    else:
+        total += left @ right

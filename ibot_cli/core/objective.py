@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ibot_cli.core.backbone import Backbone, Crops
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.ema import move_towards, shared_parameters
-from ibot_cli.core.heads import BatchNorm, Head, Prototypes
+from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.koleo import koleo_loss
-from ibot_cli.core.losses import cross_view_loss, masked_patch_loss
-from ibot_cli.core.stats import SlotStats, Stats
-from ibot_cli.core.targets import SumOverRanks, centered_target, identity, sinkhorn_target
+from ibot_cli.core.losses import Lesson, Matched, cross_view_weights, match, score_chunk
+from ibot_cli.core.stats import Stats
+from ibot_cli.core.targets import Scores, SumOverRanks, center_offset, identity, sinkhorn_offset
 
 
 class Network(nn.Module):
@@ -54,30 +54,13 @@ class Now:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targets:
-    """What one micro-batch's student should match, without gradient.
-
-    Attributes:
-        cls: `[V, B, K]`, or None.
-        patch: `[M, K']`, or None.
-        assignment: The most likely prototype of each image's first view by raw score, int64 `[B]`, or None.
-        stats: Sums for centres and monitoring.
-    """
-
-    cls: Tensor | None
-    patch: Tensor | None
-    assignment: Tensor | None
-    stats: Stats
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """Loss terms to optimise and numbers to report of one micro-batch.
 
     Attributes:
         terms: Weighted losses by name, scalars with gradient.
-        stats: See `Targets`.
-        assignment: See `Targets`.
+        stats: Sums for centres and monitoring.
+        assignment: The most likely prototype of each image's first view by raw score, int64 `[B]`, or None.
         agreement: Share of images whose second view's student picks the first view's teacher prototype, or None.
     """
 
@@ -140,6 +123,7 @@ class Objective(nn.Module):
         self.center_momentum = {"cls": center_momentum, "patch": patch_center_momentum}
         self.student_temp = student_temp
         self.sum_over_ranks = sum_over_ranks
+        self.score_chunk = score_chunk
         self.register_buffer("center", torch.zeros(1, len(student.head.last_layer.weight_g)))
         self.register_buffer("patch_center", torch.zeros(1, len(student.head.patch_layer.weight_g)))
         self.teacher.requires_grad_(False)
@@ -154,43 +138,48 @@ class Objective(nn.Module):
     def losses(self, batch: Batch, now: Now) -> Outcome:
         """Loss terms of one micro-batch. Reads teacher and centres; changes nothing."""
         with torch.no_grad():
-            target = self.targets(batch, now)
-        tokens = self._tokens(batch, frozen=now.freeze_backbone)
-        cls, patch = self._student_logits(tokens, batch)
-        terms = {}
-        if target.cls is not None:
-            terms["cls"] = self.weights["cls"] * cross_view_loss(target.cls, cls, self.student_temp)
-        if target.patch is not None:
-            loss = masked_patch_loss(target.patch, patch, batch.mask_weights, self.student_temp)
-            terms["patch"] = self.weights["patch"] * loss
+            lessons, sums = self._lessons(batch, now)
+        tokens = self.tokens(batch, frozen=now.freeze_backbone)
+        matched = self._matched(tokens, batch, lessons, frozen=now.freeze_prototypes)
+        terms = {name: self.weights[name] * slot.loss for name, slot in matched.items()}
         if self.weights["koleo"]:
             terms["koleo"] = self.weights["koleo"] * koleo_loss(self._global_cls(tokens, batch))
+        stats = {name: slot.stats(*sums[name], lessons[name].weights) for name, slot in matched.items()}
+        cls = matched.get("cls")
         agreement = None
-        if target.assignment is not None and len(cls) > 1:
-            agreement = (cls[1].detach().argmax(-1) == target.assignment).float().mean()
-        return Outcome(terms=terms, stats=target.stats, assignment=target.assignment, agreement=agreement)
+        if cls is not None and len(batch.global_views) > 1:
+            agreement = (cls.learnt == cls.taught).float().mean()
+        return Outcome(terms=terms, stats=stats, assignment=cls and cls.taught, agreement=agreement)
 
-    def student_logits(self, batch: Batch, *, frozen: bool = False) -> tuple[Tensor, Tensor]:
-        """Student scores `[V + L, B, K]` and, of the masked patches, `[M, K']`.
+    def tokens(self, batch: Batch, *, frozen: bool = False) -> Tensor:
+        """The student's class tokens of all views, then its masked patches, `[(V + L) * B + M, D]`.
+
+        Args:
+            batch: The views.
+            frozen: Whether the gradient ends here; nothing is kept of the backbone then.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            return self._student_tokens(batch, self._masked(batch))
+
+    def student_bottlenecks(self, tokens: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Unit vectors of the student by slot: `[V + L, B, d]` of class tokens, `[1, M, d]` of masked patches.
 
         The head sees class tokens and masked patches only: the losses need no others.
 
         Args:
+            tokens: See `tokens`.
             batch: The views.
-            frozen: Whether the gradient ends at the head; nothing is kept of the backbone then.
         """
-        return self._student_logits(self._tokens(batch, frozen=frozen), batch)
-
-    def _tokens(self, batch: Batch, *, frozen: bool) -> Tensor:
-        """See `_student_tokens`; nothing is kept of the backbone where it is frozen."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            return self._student_tokens(batch, self._masked(batch))
-
-    def _student_logits(self, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        head = self.student.head
         views = (len(batch.global_views) + len(batch.local_views), batch.num_images)
-        cls_logits, patch_logits = head.logits(*head.bottlenecks(tokens, views[0] * views[1]))
-        return cls_logits.unflatten(0, views), patch_logits
+        cls, patch = self.student.head.bottlenecks(tokens, views[0] * views[1])
+        return {"cls": cls.unflatten(0, views), "patch": patch[None]}
+
+    def _matched(self, tokens: Tensor, batch: Batch, lessons: dict[str, Lesson], *, frozen: bool) -> dict[str, Matched]:
+        """The losses by slot; frozen prototypes cost no gradient."""
+        student = self.student_bottlenecks(tokens, batch)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            weights = self.student.head.slot_weights()
+        return {name: match(student[name], weights[name], slot, self.student_temp) for name, slot in lessons.items()}
 
     def _global_cls(self, tokens: Tensor, batch: Batch) -> Tensor:
         """Class tokens of the global views, `[V, B, D]`, of what `_student_tokens` gives."""
@@ -211,26 +200,33 @@ class Objective(nn.Module):
         num_whole = num_global * num_images
         return torch.cat([tokens[:num_whole], *others, tokens[num_whole:]])
 
-    def targets(self, batch: Batch, now: Now) -> Targets:
-        """Teacher targets of whole global views, with the sums that the centres and the monitoring need."""
-        num_global, num_images = batch.global_views.shape[:2]
-        head = self.teacher.head
-        stats: Stats = {}
-        cls_rows, patch_rows, patch_sum = self._bottlenecks(batch)
-        cls_logits, patch_logits = (x.float() for x in head.logits(cls_rows, patch_rows))
-        cls = patch = assignment = None
+    def _lessons(self, batch: Batch, now: Now) -> tuple[dict[str, Lesson], dict[str, tuple[Tensor, int]]]:
+        """What the student should match by slot, and the sums of the teacher's scores with their numbers of rows."""
+        cls, patch, patch_sum = self._bottlenecks(batch)
+        weights = self.teacher.head.slot_weights()
+        lessons, sums = {}, {}
         if self.slots["cls"] == "online":
-            cls = self._distribution(cls_logits, self.center, now.teacher_temp)
-            stats["cls"] = SlotStats.of(cls, cls_logits.sum(0), len(cls_logits))
-            assignment = cls_logits[:num_images].argmax(-1)
-            cls = cls.unflatten(0, (num_global, num_images))
+            views = (len(batch.global_views), batch.num_images)
+            counts = cross_view_weights(views[0], views[0] + len(batch.local_views), views[1], cls)
+            scores = Scores.of(cls.unflatten(0, views), weights["cls"], now.teacher_temp)
+            lessons["cls"] = self._lesson(scores, counts, self.center, now.teacher_temp, same=False)
+            sums["cls"] = (_scores_of_sum(weights["cls"], cls.sum(0)), len(cls))
         if self.slots["patch"] == "online":
-            patch = self._distribution(patch_logits, self.patch_center, now.teacher_patch_temp)
-            if patch_sum is None:
-                stats["patch"] = SlotStats.of(patch, torch.zeros_like(self.patch_center[0]), 0)
-            else:
-                stats["patch"] = SlotStats.of(patch, _scores_of_sum(head.patch_layer, patch_sum), batch.mask.numel())
-        return Targets(cls=cls, patch=patch, assignment=assignment, stats=stats)
+            scores = Scores.of(patch[None], weights["patch"], now.teacher_patch_temp)
+            center = self.patch_center
+            lessons["patch"] = self._lesson(scores, batch.mask_weights, center, now.teacher_patch_temp, same=True)
+            sums["patch"] = (torch.zeros_like(center[0]), 0)
+            if patch_sum is not None:
+                sums["patch"] = (_scores_of_sum(weights["patch"], patch_sum), batch.mask.numel())
+        return lessons, sums
+
+    def _lesson(self, scores: Scores, weights: Tensor, center: Tensor, temp: float, *, same: bool) -> Lesson:
+        if self.balance == "sinkhorn":
+            counts = (weights != 0).to(weights.dtype)
+            offset = sinkhorn_offset(scores, counts, self.sinkhorn_iterations, self.sum_over_ranks)
+        else:
+            offset = center_offset(center, temp)
+        return Lesson(scores=scores, offset=offset, weights=weights, same=same, score_chunk=self.score_chunk)
 
     def _masked(self, batch: Batch) -> Tensor:
         """Positions of the patches that have a target, int64 `[M]`."""
@@ -251,11 +247,6 @@ class Objective(nn.Module):
         cls, every = head.image_bottlenecks(backbone(images))
         patches = every.flatten(0, 1)
         return cls, patches.index_select(0, masked), patches.sum(dim=0)
-
-    def _distribution(self, logits: Tensor, center: Tensor, temp: float) -> Tensor:
-        if self.balance == "sinkhorn":
-            return sinkhorn_target(logits, temp, self.sinkhorn_iterations, self.sum_over_ranks)
-        return centered_target(logits, center, temp)
 
     @torch.no_grad()
     def after_update(self, stats: Stats, now: Now, finite: Tensor) -> Stats:
@@ -288,7 +279,7 @@ class Objective(nn.Module):
         return stats
 
 
-def _scores_of_sum(layer: Prototypes, bottleneck_sum: Tensor) -> Tensor:
+def _scores_of_sum(weight: Tensor, bottleneck_sum: Tensor) -> Tensor:
     """Prototype scores `[K]` of a summed bottleneck `[d]`, in float32 whatever the autocast."""
     with torch.autocast(bottleneck_sum.device.type, enabled=False):
-        return layer.weight() @ bottleneck_sum
+        return weight @ bottleneck_sum

@@ -36,20 +36,6 @@ class SlotStats:
         sizes = {"logit_sum": (num,), "prob_sum": (num,), "used": (num,)}
         return cls(**{f.name: torch.zeros(sizes.get(f.name, ()), device=device) for f in fields(cls)})
 
-    @classmethod
-    def of(cls, target: Tensor, logit_sum: Tensor, logit_rows: int) -> SlotStats:
-        """Sums over the rows of `target`, `[R, K]`; the other arguments are the attributes of their names."""
-        used = torch.zeros_like(target[:1]).squeeze(0) if len(target) else target.new_zeros(target.shape[-1])
-        ones = target.new_ones(len(target))
-        return cls(
-            logit_sum=logit_sum,
-            logit_rows=target.new_tensor(float(logit_rows)),
-            prob_sum=target.sum(0),
-            used=used.index_add(0, target.argmax(-1), ones),
-            entropy=-torch.xlogy(target, target).sum(),
-            rows=target.new_tensor(float(len(target))),
-        )
-
     def __add__(self, other: SlotStats) -> SlotStats:
         return SlotStats(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 

@@ -23,6 +23,13 @@ def all_scores(network: Any, views: Tensor, mask: Tensor | None = None) -> tuple
     return network.head.cls_logits(z[:, :, 0]), network.head.patch_logits(z[:, :, 1:])
 
 
+def student_scores(objective: Objective, batch: Batch, *, frozen: bool = False) -> tuple[Tensor, Tensor]:
+    """What the losses see of the student: CLS scores `[V + L, B, K]` and those of the masked patches `[M, K']`."""
+    rows = objective.student_bottlenecks(objective.tokens(batch, frozen=frozen), batch)
+    head = objective.student.head
+    return head.cls_logits(rows["cls"]), head.patch_logits(rows["patch"][0])
+
+
 def expected_targets(objective: Objective, batch: Batch, now: Any) -> tuple[Tensor, Tensor]:
     """Distributions of CLS `[V, B, K]` and of every patch `[V, B, N, K']`; those of seen patches may be zero."""
     cls, patch = (x.detach().double() for x in all_scores(objective.teacher, batch.global_views))

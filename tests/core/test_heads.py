@@ -109,12 +109,12 @@ def test_shared_and_separate_prototypes() -> None:
 
 
 @pytest.mark.parametrize("patch_prototypes", [None, 5])
-def test_logits_of_both_kinds_in_one_call(patch_prototypes: int | None) -> None:
+def test_prototypes_by_slot(patch_prototypes: int | None) -> None:
     head = tiny.head(patch_prototypes)
-    z = head.bottleneck(tokens(9, 16))
-    cls, patch = head.logits(z[:4], z[4:])
-    torch.testing.assert_close(cls, head.cls_logits(z[:4]))
-    torch.testing.assert_close(patch, head.patch_logits(z[4:]))
+    z, weights = head.bottleneck(tokens(9, 16)), head.slot_weights()
+    torch.testing.assert_close(z @ weights["cls"].T, head.cls_logits(z))
+    torch.testing.assert_close(z @ weights["patch"].T, head.patch_logits(z))
+    assert (weights["cls"] is weights["patch"]) == (patch_prototypes is None)
 
 
 def norms(size: int = 6) -> tuple[BatchNorm, nn.BatchNorm1d]:

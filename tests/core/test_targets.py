@@ -9,12 +9,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from ibot_cli.core.targets import centered_target, sinkhorn_target
+from ibot_cli.core.targets import Scores, SumOverRanks, center_offset, identity, sinkhorn_offset
 from tests import reference
 
 
 def cosines(rows: int, columns: int, seed: int = 0) -> Tensor:
     return 2 * torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+def centered_target(logits: Tensor, center: Tensor, temp: float) -> Tensor:
+    return torch.softmax(logits / temp - center_offset(center, temp), dim=-1)
+
+
+def sinkhorn_target(
+    logits: Tensor,
+    temp: float,
+    iterations: int = 3,
+    sum_over_ranks: SumOverRanks = identity,
+    counts: Tensor | None = None,
+) -> Tensor:
+    """Targets of given scores `[R, K]`: the prototypes are the unit vectors, so that the bottlenecks are the scores."""
+    scores = Scores.of(logits[None], torch.eye(logits.shape[1], dtype=logits.dtype), temp)
+    counts = logits.new_ones(len(logits)) if counts is None else counts
+    offset = sinkhorn_offset(scores, counts, iterations, sum_over_ranks)
+    return torch.softmax(scores.part(slice(None))[0] - offset, dim=-1)
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
