@@ -132,7 +132,8 @@ def _shape_rows(prepared: Prepared) -> list[tuple[str, str]]:
         ("targets", f"{targets}; {prototypes} prototypes, balanced by {config.objective.balance}"),
         (
             "device",
-            f"{plan.device}, {config.runtime.precision}, {counted(config.runtime.threads or 1, 'thread')}, "
+            f"{plan.device}, {config.runtime.precision}, {'compiled, ' if config.runtime.compile else ''}"
+            f"{counted(config.runtime.threads or 1, 'thread')}, "
             f"{counted(config.runtime.workers or 0, 'loader process', 'loader processes')}",
         ),
     ]

@@ -18,6 +18,7 @@ from ibot_cli.errors import TrainingError
 from ibot_cli.train.build import masks_of
 from ibot_cli.train.choices import Choice
 from ibot_cli.train.out_of_memory import OutOfMemory
+from ibot_cli.train.reporter import Reporter
 
 COMPILE = "runtime.compile"
 
@@ -27,6 +28,7 @@ class Compilation:
 
     Attributes:
         active: Whether the blocks are compiled.
+        due: Whether the compiler was not tried yet.
 
     Args:
         backbones: Those whose blocks are compiled; none for a run without a compiler.
@@ -50,8 +52,7 @@ class Compilation:
         self._backbones, self._device, self._required = backbones, device, required
         self._masks = masks
         self._sizes: dict[int, tuple[int, ...]] = {}
-        self.active = bool(backbones)
-        self._tried = False
+        self.active = self.due = bool(backbones)
         for backbone in backbones:
             compile_blocks(backbone, backend, ragged=ragged)
 
@@ -86,37 +87,41 @@ class Compilation:
             self._sizes[views] = bucket_sizes(self._masks, views)
         return batch.padded(fitting(self._sizes[views], len(batch.mask_index)))
 
-    def try_out(self, passes: Callable[[], object], forget: Callable[[], None]) -> str | None:
-        """Compiles, the first time that it is called, by forward and backward passes that do not count.
+    def try_out(self, passes: Callable[[], object], forget: Callable[[], None], reporter: Reporter) -> bool:
+        """Compiles, if that is due, by forward and backward passes that do not count.
 
         No process waits for another one while it compiles; afterwards all of them use the compiled blocks or none.
-        Passes that do not fit into memory are left to the step itself, and tried again at the next call.
+        Passes that do not fit into memory are left to the step itself, and compiling stays due.
 
         Args:
             passes: Passes as training has them.
             forget: Drops what they leave.
+            reporter: Is told that it takes a while, and why there is no compiling after all.
 
         Returns:
-            What the user is told where the run goes on without a compiler, or None.
+            Whether it was due.
 
         Raises:
             TrainingError: The compiler failed and is required.
         """
-        if not self.active or self._tried:
-            return None
+        if not self.due:
+            return False
+        reporter.say("Compiling the networks' blocks; this takes a minute or so, once.")
         reason, lacking = self._attempt(passes, forget)
-        self._tried = not distributed.any_rank(lacking, self._device)
-        if not distributed.any_rank(reason is not None, self._device):
-            return None
-        self._end()
-        reason = reason or "it failed in another process"
+        self.due = distributed.any_rank(lacking, self._device)
+        if distributed.any_rank(reason is not None, self._device):
+            self._end()
+            self._report(reason or "it failed in another process", reporter)
+        return True
+
+    def _report(self, reason: str, reporter: Reporter) -> None:
         if self._required:
             raise TrainingError(
                 f"{COMPILE} is on, but the compiler failed: {reason}.",
                 f"Set {COMPILE}=off (a run goes on with --resume), or repair the compiler: a C++ compiler on a CPU, "
                 "Triton on a GPU.",
             )
-        return (
+        reporter.warn(
             f"Blocks are not compiled, because the compiler failed: {reason}. Steps take longer; nothing else changes."
         )
 
@@ -137,7 +142,7 @@ class Compilation:
         return None, False
 
     def _end(self) -> None:
-        self.active = False
+        self.active = self.due = False
         for backbone in self._backbones:
             plain_blocks(backbone)
 

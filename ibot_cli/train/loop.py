@@ -106,12 +106,8 @@ class Loop:
             scaler=LossScale(plan.device) if plan.dtype is torch.float16 else None,
             average_over_ranks=distributed.average_over_ranks,
         )
-        self.compilation = Compilation.of_objective(
-            self.objective,
-            config,
-            plan.device,
-            required=asked_for(plan.choices, plan.origin, str(self.run.config)),
-        )
+        required = asked_for(plan.choices, plan.origin, str(self.run.config))
+        self.compilation = Compilation.of_objective(self.objective, config, plan.device, required=required)
         self.rehearsals = Rehearsals(plan.device)
         self._saved_step = self.step
         self._saved_at = time.monotonic()
@@ -173,9 +169,8 @@ class Loop:
         now = plan.schedule.now(self.step)
         batches = [self.compilation.padded(batch.to(plan.device)) for batch in self._with_drop_path(data)]
         objective, settings, forget = self.objective, self.settings, partial(forget_passes, self.objective)
-        warning = self.compilation.try_out(partial(passes, objective, batches[:1], now, settings), forget)
-        if warning is not None:
-            self.reporter.warn(warning)
+        if self.compilation.try_out(partial(passes, objective, batches[:1], now, settings), forget, self.reporter):
+            self.window.restart_clock()
         self.rehearsals.try_out(partial(passes, objective, batches, now, settings), forget)
         report = train_step(objective, self.optimizer, batches, now, settings)
         self.sums.add_stats(report.stats, report.finite)

@@ -21,6 +21,7 @@ from ibot_cli.train.arithmetic import decide_arithmetic
 from ibot_cli.train.choices import Choice
 from ibot_cli.train.compilation import Compilation, asked_for
 from ibot_cli.train.out_of_memory import OutOfMemory
+from ibot_cli.train.reporter import Silent
 from ibot_cli.train.step import StepSettings, forget_passes, passes
 from tests.core import tiny
 
@@ -105,11 +106,25 @@ def test_a_head_with_batch_norm_gets_no_padding_and_its_last_block_is_not_compil
     assert counter.graphs == 1
 
 
-def attempt(objective: Objective, compilation: Compilation) -> str | None:
-    batch = compilation.padded(masked(9, None))
-    return compilation.try_out(
-        partial(passes, objective, [batch], tiny.now(), SETTINGS), partial(forget_passes, objective)
-    )
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def attempt(objective: Objective, compilation: Compilation) -> Told:
+    batch, told = compilation.padded(masked(9, None)), Told()
+    work = partial(passes, objective, [batch], tiny.now(), SETTINGS)
+    compilation.try_out(work, partial(forget_passes, objective), told)
+    return told
 
 
 def test_a_failing_compiler_is_left_out_and_the_user_is_told() -> None:
@@ -118,17 +133,20 @@ def test_a_failing_compiler_is_left_out_and_the_user_is_told() -> None:
     before = tiny.snapshot(objective)
     compilation = compiled(objective, broken)
     assert compilation.active
-    assert attempt(objective, compilation) == (
+    told = attempt(objective, compilation)
+    assert told.said == ["Compiling the networks' blocks; this takes a minute or so, once."]
+    assert told.warnings == [
         "Blocks are not compiled, because the compiler failed: RuntimeError: no compiler for this graph. "
         "Steps take longer; nothing else changes."
-    )
+    ]
     assert not compilation.active and all(p.grad is None for p in objective.parameters())
     assert tiny.same(tiny.snapshot(objective), before)
     batch = masked(9, None)
     assert compilation.padded(batch) is batch
     again = run(objective, batch)
     assert tiny.same(again[0], terms) and tiny.same(again[1], grads)
-    assert attempt(objective, compilation) is None, "it is said once"
+    again_told = attempt(objective, compilation)
+    assert again_told.said == again_told.warnings == []
 
 
 def test_a_failing_compiler_that_was_asked_for_is_an_error() -> None:
@@ -151,7 +169,7 @@ def test_what_fails_without_a_compiler_too_is_not_its_failure() -> None:
         raise ZeroDivisionError("of the step itself")
 
     with pytest.raises(ZeroDivisionError, match="of the step itself"):
-        compilation.try_out(fails, lambda: None)
+        compilation.try_out(fails, lambda: None, Silent())
 
 
 def test_too_little_memory_is_left_to_the_step_and_the_compiler_tried_again() -> None:
@@ -163,8 +181,8 @@ def test_too_little_memory_is_left_to_the_step_and_the_compiler_tried_again() ->
             raise OutOfMemory(everywhere=True)
 
     compilation = compiled(tiny.objective(), Counter())
-    for _ in range(3):
-        assert compilation.try_out(too_large, lambda: calls.append("forgot")) is None
+    tried = [compilation.try_out(too_large, lambda: calls.append("forgot"), Silent()) for _ in range(3)]
+    assert tried == [True, True, False]
     assert compilation.active and calls == ["tried", "forgot", "tried", "forgot"]
 
 
@@ -172,8 +190,9 @@ def test_a_failure_elsewhere_ends_compiling_here_too(monkeypatch: pytest.MonkeyP
     compilation = compiled(tiny.objective(), Counter())
     answers = iter([False, True])
     monkeypatch.setattr(compilation_module.distributed, "any_rank", lambda flag, device: next(answers))
-    told = compilation.try_out(lambda: None, lambda: None)
-    assert told is not None and "it failed in another process" in told and not compilation.active
+    told = Told()
+    compilation.try_out(lambda: None, lambda: None, told)
+    assert "it failed in another process" in told.warnings[0] and not compilation.active
 
 
 @pytest.mark.parametrize(
