@@ -43,6 +43,7 @@ Step = Callable[[Batch], None]
 MASKS = MaskSampler(grid=14, kind="block", ratio=(0.0, 0.3), ratio_var=(0.0, 0.2))
 DROP_PATH, DEPTH, PROTOTYPES = 0.1, 12, 8192
 SCHEDULE = {"lr": 1e-5, "weight_decay": 0.04, "teacher_temp": 0.04, "teacher_patch_temp": 0.04}
+WAYS = ("fp32", "bf16", "fp32_checkpointing", "bf16_checkpointing")  # of our side
 VOID_BELOW = 0.45
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -57,7 +58,7 @@ def make_batch(images: int, seed: int, device: torch.device) -> Batch:
     return Batch.make(whole, local, mask).to(device)
 
 
-def our_step(device: torch.device, dtype: torch.dtype | None) -> Step:
+def our_step(device: torch.device, dtype: torch.dtype | None, checkpointing: bool = False) -> Step:
     """The step of `ibot pretrain` for ViT-S/16, with its draw of drop-path factors."""
 
     def network(mask_token: bool) -> Network:
@@ -65,6 +66,7 @@ def our_step(device: torch.device, dtype: torch.dtype | None) -> Step:
         return Network(backbone, Head(backbone.dim, PROTOTYPES))
 
     objective = Objective(network(True), network(False)).to(device)
+    objective.student.backbone.checkpointing = checkpointing
     optimizer = build_optimizer(objective.student, betas=(0.9, 0.999), eps=1e-8)
     settings = StepSettings(clip_grad=3.0, clip_mode="tensor", dtype=dtype, average_over_ranks=lambda tensors: None)
     now = Now(**SCHEDULE, teacher_momentum=0.996, freeze_prototypes=False)
@@ -94,9 +96,14 @@ def their_step(device: torch.device, half: torch.dtype | None = None) -> Step:
 
 def sides(device: torch.device) -> dict[str, Callable[[], Step]]:
     """Everything that is compared, by name, in the order in which it takes turns."""
-    found = {"baseline_fp32": lambda: their_step(device), "ours_fp32": lambda: our_step(device, None)}
+    found = {
+        "baseline_fp32": lambda: their_step(device),
+        "ours_fp32": lambda: our_step(device, None),
+        "ours_fp32_checkpointing": lambda: our_step(device, None, checkpointing=True),
+    }
     if has_native_bf16(device):
         found["ours_bf16"] = lambda: our_step(device, torch.bfloat16)
+        found["ours_bf16_checkpointing"] = lambda: our_step(device, torch.bfloat16, checkpointing=True)
     if device.type == "cuda":
         found["baseline_fp16"] = lambda: their_step(device, torch.float16)
     return found
@@ -169,8 +176,7 @@ def summary(log: dict[str, list[float]]) -> dict[str, float | bool | None]:
 
     fraction = share("baseline_fp32", "flops", "peak_fp32")
     return {
-        "ratio_fp32": ratio("ours_fp32"),
-        "ratio_bf16": ratio("ours_bf16"),
+        **{f"ratio_{way}": ratio(f"ours_{way}") for way in WAYS},
         "ratio_bf16_over_baseline_fp16": ratio("ours_bf16", "baseline_fp16"),
         "gemm_fraction_fp32": share("ours_fp32", "flops", "peak_fp32"),
         "gemm_fraction_bf16": share("ours_bf16", "flops", "peak_bf16"),
@@ -213,8 +219,7 @@ def report(log: dict[str, list[float]], bytes_of: dict[str, int], args: argparse
     timed = [side for side in log if side.startswith(("ours", "baseline_fp"))]
     result = {
         **summary(log),
-        "memory_ratio_fp32": memory_ratio("ours_fp32"),
-        "memory_ratio_bf16": memory_ratio("ours_bf16"),
+        **{f"memory_ratio_{way}": memory_ratio(f"ours_{way}") for way in WAYS},
         "bf16_native": native,
         "bf16_note": None if native else "this device has no native bf16 products, so bf16 was not measured",
         "device": f"{device.type}: {name}",

@@ -15,12 +15,13 @@ LOG = {
     "baseline_fp32": [4.0, 40.0, 4.0],
     "ours_fp32": [2.0, 25.0, 2.0],
     "ours_bf16": [1.0, 1.0, 9.0],
+    "ours_bf16_checkpointing": [2.0, 2.0, 2.0],
     "flops": [100.0, 100.0, 100.0],
     "baseline_flops": [120.0, 120.0, 120.0],
     "peak_fp32": [50.0, 30.0, 40.0],
     "peak_bf16": [200.0, 100.0, 100.0],
 }
-MEMORY = {"baseline_fp32": 4 << 30, "ours_fp32": 3 << 30, "ours_bf16": 2 << 30}
+MEMORY = {"baseline_fp32": 4 << 30, "ours_fp32": 3 << 30, "ours_bf16": 2 << 30, "ours_bf16_checkpointing": 1 << 30}
 ARGS = argparse.Namespace(device="cpu", batch=8, rounds=3, threads=2)
 KEYS = {
     "ratio_fp32",
@@ -30,6 +31,8 @@ KEYS = {
     "baseline_gemm_fraction",
     "memory_ratio_fp32",
     "memory_ratio_bf16",
+    "ratio_fp32_checkpointing",
+    "memory_ratio_fp32_checkpointing",
     "bf16_native",
     "device",
     "void",
@@ -47,6 +50,8 @@ def test_ratios_and_fractions_are_medians_over_the_rounds():
     assert (result["gemm_fraction_fp32"], result["gemm_fraction_bf16"]) == (1.0, 0.5)
     assert (result["baseline_gemm_fraction"], result["baseline_own_gemm_fraction"]) == (0.5, 0.6)
     assert (result["memory_ratio_fp32"], result["memory_ratio_bf16"]) == (0.75, 0.5)
+    assert (result["ratio_bf16_checkpointing"], result["memory_ratio_bf16_checkpointing"]) == (2.0, 0.25)
+    assert result["ratio_fp32_checkpointing"] is None and result["memory_ratio_fp32_checkpointing"] is None
     assert result["void"] is False and result["bf16_native"] is True
 
 
