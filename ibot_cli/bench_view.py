@@ -40,14 +40,14 @@ def markdown_row(result: BenchResult) -> str:
     versions = f"ibot {result.versions['ibot']}, torch {result.versions['torch']}"
     cells = (
         result.name, result.data, _device(result), ", ".join(settings), _batch(result),
-        _number(result.step_seconds.median), _number(result.images_per_second.median), f"{result.gflops:,.0f}",
+        _number(result.step_seconds.median), _number(result.images_per_second.median), _number(result.gflops),
         f"{result.gemm_share:.2f}", f"{result.peak_gib:.2f}", versions,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
 def _rows(result: BenchResult) -> list[tuple[str, str]]:
-    sizes = " + ".join(f"{count / 1e6:.1f} M ({name})" for name, count in result.parameters.items())
+    sizes = ", ".join(f"{name} {_millions(count)}" for name, count in result.parameters.items())
     rows = [
         ("recipe", f"{result.name}: {result.config['model.arch']}, {sizes} parameters"),
         ("images", result.data),
@@ -56,7 +56,10 @@ def _rows(result: BenchResult) -> list[tuple[str, str]]:
         ("batch", _batch(result)),
         ("step", _spread(result.step_seconds, " s", f"{counted(len(result.seconds), 'step')}")),
         ("speed", _spread(result.images_per_second, " images/s", "")),
-        ("operations", f"{result.gflop:,.1f} GFLOP per step that the method needs, {result.gflops:,.0f} GFLOP/s"),
+        (
+            "operations",
+            f"{_number(result.gflop)} GFLOP per step that the method needs, {_number(result.gflops)} GFLOP/s",
+        ),
         (
             "of the peak",
             f"{result.gemm_share:.1%} of {result.peak_gflops:,.0f} GFLOP/s, the fastest of the step's own products",
@@ -71,7 +74,7 @@ def _rows(result: BenchResult) -> list[tuple[str, str]]:
 
 def _switches(result: BenchResult) -> list[str]:
     """What is switched on."""
-    compiled = ["compiled"] if result.compile else []
+    compiled = ["compiled"] if result.compiled else []
     return compiled + (["checkpointing"] if result.checkpointing != "none" else [])
 
 
@@ -96,6 +99,10 @@ def _batch(result: BenchResult) -> str:
 def _spread(values: Spread, unit: str, remark: str) -> str:
     middle = f"{_number(values.low)} to {_number(values.high)} in the middle half"
     return f"{_number(values.median)}{unit} ({middle}{' of ' + remark if remark else ''})"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,7 @@ from ibot_cli.bench_view import HEADINGS, markdown_row, show_bench
 from ibot_cli.train.bench.result import BenchResult, Spread
 
 RESULT = BenchResult(
-    name="ibot_vits16", data="photos", device="cuda", device_name="A GPU", precision="bf16", compile=True,
+    name="ibot_vits16", data="photos", device="cuda", device_name="A GPU", precision="bf16", compiled=True,
     checkpointing="blocks", processes=2, threads=1, workers=3, batch_size=256, micro_batch_size=32, micro_batches=4,
     step_seconds=Spread(median=0.5, low=0.41, high=0.6), images_per_second=Spread(median=512.0, low=400.0, high=600.0),
     peak_gib=10.25, estimated_gib=11.0, gflop=40_000.0, gflops=80_000.0, peak_gflops=160_000.0, gemm_share=0.5,
@@ -31,7 +31,7 @@ def test_the_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
     show_bench(RESULT)
     out = capsys.readouterr().out
     for text in (
-        "ibot_vits16: vit_small, 21.6 M (backbone) + 7.4 M (head) parameters",
+        "ibot_vits16: vit_small, backbone 21.60 M, head 7.40 M parameters",
         "bf16, compiled, checkpointing, 2 processes, 1 thread, 3 loader processes",
         "0.5 s (0.41 to 0.6 in the middle half of 4 steps)",
         "512 images/s (400 to 600 in the middle half)",

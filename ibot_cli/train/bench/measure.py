@@ -44,6 +44,7 @@ class Timings:
         peak_bytes: Largest memory: of the process on a CPU, allocated on a GPU.
         operations: What a step of this process needs, see `ibot_cli.train.bench.operations`.
         peak_rate: Operations per second of the fastest product.
+        compiled: Whether the blocks were compiled; without, where the compiler failed.
     """
 
     seconds: list[float]
@@ -52,6 +53,7 @@ class Timings:
     peak_bytes: int
     operations: int
     peak_rate: float
+    compiled: bool = False
 
 
 def measure(bench: Bench, *, steps: int, warmup: int, reporter: Reporter) -> Timings:
@@ -145,6 +147,7 @@ def _measure(bench: Bench, run: RunDirectory, steps: int, warmup: int, reporter:
         peak_bytes=peak_bytes,
         operations=operations.total * plan.micro_batches,
         peak_rate=gemm_rate(operations.largest(LAYERS), plan.dtype or torch.float32, plan.device),
+        compiled=loop.compilation.active,
     )
 
 

@@ -52,7 +52,7 @@ class BenchResult:
         device: Type of the device.
         device_name: Name of the GPU or the processor.
         precision: `runtime.precision`.
-        compile: `runtime.compile`.
+        compiled: Whether the blocks were compiled.
         checkpointing: `runtime.checkpointing`.
         processes: Number of processes.
         threads: CPU threads of each.
@@ -62,8 +62,8 @@ class BenchResult:
         micro_batches: Forward passes per step and process.
         step_seconds: Time of a step, waiting for images included.
         images_per_second: Over all processes.
-        peak_gib: Largest memory of a process on a CPU, allocated on a GPU; the most of all processes.
-        estimated_gib: What the plan expected.
+        peak_gib: Largest memory of this process on a CPU, allocated by it on a GPU.
+        estimated_gib: The plan's estimate of it.
         gflop: Necessary operations of a step of one process, in 10^9.
         gflops: The same per second of the median step.
         peak_gflops: The fastest product's rate.
@@ -81,7 +81,7 @@ class BenchResult:
     device: str
     device_name: str
     precision: str
-    compile: bool
+    compiled: bool
     checkpointing: str
     processes: int
     threads: int
@@ -106,7 +106,7 @@ class BenchResult:
 
 
 def result_of(bench: Bench, timings: Timings) -> BenchResult:
-    """The figures of a measurement; called by every process, and the same in all but for its own times."""
+    """The figures of a measurement in this process."""
     plan = bench.plan
     runtime, batch = plan.config.runtime, plan.schedule.batch_size
     step = Spread.of(timings.seconds)
@@ -118,7 +118,7 @@ def result_of(bench: Bench, timings: Timings) -> BenchResult:
         device=plan.device.type,
         device_name=torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else cpu_name(),
         precision=known(runtime.precision),
-        compile=bool(runtime.compile),
+        compiled=timings.compiled,
         checkpointing=runtime.checkpointing,
         processes=distributed.world(),
         threads=known(runtime.threads),
