@@ -25,6 +25,7 @@ from ibot_cli.runs.environment import describe
 from ibot_cli.train.loop import Loop
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.opening import bad_file_outlook, check_place, open_run
+from ibot_cli.train.out_of_memory import explained_shortage
 from ibot_cli.train.plan import Plan, known, make_plan
 from ibot_cli.train.recipe import settle
 from ibot_cli.train.reporter import Reporter
@@ -228,14 +229,14 @@ def execute(prepared: Prepared, reporter: Reporter) -> PretrainResult:
     Raises:
         Interrupted: A signal ended it; everything is saved.
         RunError: The directory is in use or cannot be written.
-        TrainingError: Losses stay non-finite.
+        TrainingError: Losses stay non-finite, or there is not enough memory.
         DataError: Too many images cannot be read.
     """
     if prepared.refusal is not None:
         raise prepared.refusal
     begun = time.monotonic()
     plan = prepared.plan
-    with distributed.process_group():
+    with distributed.process_group(), explained_shortage():
         run, lock = open_run(prepared.out, prepared.request.resume, partial(_describe, prepared=prepared))
         try:
             loop = Loop(plan, prepared.source, run, reporter, beginning=prepared.beginning)

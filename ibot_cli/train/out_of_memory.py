@@ -61,6 +61,25 @@ def within_memory() -> Iterator[None]:
         raise OutOfMemory(everywhere=distributed.world() == 1) from error
 
 
+@contextmanager
+def explained_shortage() -> Iterator[None]:
+    """A lack of memory that fewer images at once would not mend ends with what would.
+
+    Raises:
+        TrainingError: An allocation failed.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"There is not enough memory beside the forward and backward passes: {str(error).splitlines()[0]}",
+            "Make room on the device, or start a new run with a smaller model.arch, head.prototypes or "
+            "train.batch_size: all views of an update are there at once. Checkpoints are intact.",
+        ) from error
+
+
 def until_too_large(steps: Generator[T, None, None], update: Callable[[T], None], after: Callable[[], None]) -> bool:
     """Goes through the steps.
 

@@ -194,6 +194,15 @@ def test_a_process_that_fails_later_takes_the_others_along(
     assert "OutOfMemory: The images of a forward pass do not fit into memory." in capfd.readouterr().err
 
 
+def test_what_fewer_images_would_not_mend(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objective, "after_update", lambda *_: allocate_too_much())
+    with pytest.raises(TrainingError) as ended:
+        train(images, tmp_path / "run")
+    assert ended.value.message.startswith("There is not enough memory beside the forward and backward passes: [")
+    assert "DefaultCPUAllocator" in ended.value.message
+    assert str(ended.value.hint).startswith("Make room on the device, or start a new run with a smaller model.arch")
+
+
 def test_what_depends_on_the_composition_is_named() -> None:
     def config(*sets: str) -> Any:
         return resolve(preset=None, file=None, sets=[*runs.SMALL, *sets]).config

@@ -25,6 +25,7 @@ from ibot_cli.train.finetune.result import (
 from ibot_cli.train.finetune.validate import Verdict
 from ibot_cli.train.machine import peak_memory
 from ibot_cli.train.opening import open_run
+from ibot_cli.train.out_of_memory import explained_shortage
 from ibot_cli.train.plan import known
 from ibot_cli.train.reporter import Reporter
 from ibot_cli.weights.load import weights_hash
@@ -39,13 +40,13 @@ def execute(prepared: Prepared, reporter: Reporter) -> tuple[FinetuneResult, lis
     Raises:
         Interrupted: A signal ended it; everything is saved.
         RunError: The directory is in use or cannot be written.
-        TrainingError: Losses stay non-finite.
+        TrainingError: Losses stay non-finite, or there is not enough memory.
         DataError: Too many images cannot be read.
     """
     if prepared.refusal is not None:
         raise prepared.refusal
     begun = time.monotonic()
-    with distributed.process_group():
+    with distributed.process_group(), explained_shortage():
         run, lock = open_run(prepared.out, prepared.request.resume, lambda run: _describe(run, prepared))
         try:
             loop = FinetuneLoop(prepared.plan, prepared.start.model, run, reporter)
