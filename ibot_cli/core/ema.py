@@ -28,10 +28,23 @@ def move_towards(teacher: list[Tensor], student: list[Tensor], step_size: Tensor
         student: Same shapes as `teacher`.
         step_size: 0-dim tensor on the same device: `1 - momentum`, or 0 to stay; it is never read by the host.
     """
+    if step_size.device.type == "cuda":
+        move_together(teacher, student, step_size)
+        return
+    for target, source in zip(teacher, student, strict=True):
+        target.lerp_(source, step_size)
+
+
+@torch.no_grad()
+def move_together(teacher: list[Tensor], student: list[Tensor], step_size: Tensor) -> None:
+    """`move_towards` in one kernel over all tensors and without a second copy of the network, for devices.
+
+    SGD that ascends, with the student as gradient and a weight decay of 1, is the moving average; no other update of
+    torch takes many tensors at once and its rate from the device. On a CPU it is no faster than one tensor after the
+    other, and it computes on real memory where only shapes were asked for.
+    """
     if not teacher:
         return
-    # SGD that ascends, with the student as gradient and a weight decay of 1, is this average: the only update that
-    # torch has in one kernel for many tensors with its rate on the device. It needs no second copy of the network.
     torch._fused_sgd_(
         teacher,
         student,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ibot_cli.core.ema import move_towards, shared_parameters
+from ibot_cli.core.ema import move_together, move_towards, shared_parameters
 from tests.core import tiny
 
 
@@ -25,16 +25,18 @@ def test_zero_step_changes_no_bit() -> None:
     assert torch.equal(teacher[0], before)
 
 
-def test_it_rounds_as_an_interpolation_tensor_by_tensor_and_leaves_the_student_alone() -> None:
-    student, teacher = tiny.vit(mask_token=False), tiny.vit(mask_token=False)
+def test_the_form_for_devices_gives_the_same_bits_and_leaves_the_student_alone() -> None:
+    student, teacher, twin = (tiny.vit(mask_token=False) for _ in range(3))
     tiny.scatter(student, 1)
+    twin.load_state_dict(teacher.state_dict())
     before = tiny.snapshot(student)
-    ours, theirs = ([p.detach() for p in network.parameters()] for network in (student, teacher))
-    expected = [target.lerp(source, torch.tensor(0.004)) for source, target in zip(ours, theirs, strict=True)]
-    move_towards(theirs, ours, torch.tensor(0.004))
-    assert all(torch.equal(a, b) for a, b in zip(theirs, expected, strict=True))
+    ours, theirs, others = ([p.detach() for p in network.parameters()] for network in (student, teacher, twin))
+    for step_size in (0.004, 0.0):
+        move_towards(theirs, ours, torch.tensor(step_size))
+        move_together(others, ours, torch.tensor(step_size))
+        assert all(torch.equal(a, b) for a, b in zip(theirs, others, strict=True))
     assert tiny.same(before, tiny.snapshot(student))
-    move_towards([], [], torch.tensor(0.004))
+    move_together([], [], torch.tensor(0.004))
 
 
 def test_pairs_are_matched_by_name_without_the_mask_token() -> None:
