@@ -15,6 +15,7 @@ from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.objective import Objective
 from ibot_cli.core.optim import build_optimizer
+from ibot_cli.core.scale import LossScale
 from ibot_cli.train.step import StepReport, StepSettings, train_step
 from tests.core import tiny
 from tests.core.plain_objective import student_scores
@@ -239,6 +240,62 @@ def test_bf16_is_finite_close_and_keeps_float32_state() -> None:
     assert all(value.dtype == torch.float32 for value in low.state().values())
     torch.testing.assert_close(low.objective.center, full.objective.center, atol=5e-3, rtol=0)
     torch.testing.assert_close(low.objective.patch_center, full.objective.patch_center, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("limit", "mode"), [(0.0, "tensor"), (2.5, "tensor"), (2.5, "global")])
+def test_a_power_of_two_as_loss_scale_changes_no_bit(limit: float, mode: str) -> None:
+    scaled, plain = Training(), Training()
+    scaler = LossScale(initial=2.0**10)
+    for seed in range(3):
+        batches = [tiny.batch(seed=seed), tiny.batch(seed=seed + 9)]
+        ours = scaled.step(batches, settings(clip_grad=limit, clip_mode=mode, scaler=scaler))
+        theirs = plain.step(batches, settings(clip_grad=limit, clip_mode=mode))
+        assert torch.equal(ours.grad_norm, theirs.grad_norm) and ours.terms == theirs.terms
+        assert ours.scale is not None and ours.scale.scale == 2**10 and not ours.scale.overflow
+    assert theirs.scale is None and tiny.same(scaled.state(), plain.state())
+
+
+def test_fp16_is_close_and_keeps_float32_state() -> None:
+    low, full = Training(), Training()
+    batch = tiny.batch(4, drop_path=drop_path_factors(0.3, 2, 4, 4, torch.Generator().manual_seed(0)))
+    ours = low.step([batch], settings(dtype=torch.float16, scaler=LossScale(initial=2.0**8)))
+    theirs = full.step([batch])
+    assert ours.finite and all(value.dtype == torch.float32 for value in low.state().values())
+    for name in ("cls", "patch"):
+        assert ours.terms[name].item() == pytest.approx(theirs.terms[name].item(), rel=5e-3)
+        assert not torch.equal(ours.terms[name], theirs.terms[name])  # it did run in fp16
+    assert ours.grad_norm.item() == pytest.approx(theirs.grad_norm.item(), rel=0.02)
+
+
+def test_small_gradients_need_the_loss_scale() -> None:
+    """float16 has no numbers below 6e-8: without a scale a faint loss has no gradient in the backbone."""
+    norms = {}
+    for scale in (1.0, 2.0**16):
+        training = Training(cls_weight=1e-7, patch_weight=1e-7)
+        report = training.step([tiny.batch()], settings(dtype=torch.float16, scaler=LossScale(initial=scale)))
+        norms[scale] = report.grad_norm.item()
+    exact = Training(cls_weight=1e-7, patch_weight=1e-7).step([tiny.batch()]).grad_norm.item()
+    assert norms[2.0**16] == pytest.approx(exact, rel=0.02) and abs(norms[1.0] / exact - 1) > 0.05
+
+
+def test_an_overflow_is_a_skipped_step_at_half_the_scale() -> None:
+    """As from another process; the losses are finite, only the gradient is not."""
+    training, twin = Training(), Training()
+    scaler = LossScale(initial=2.0)
+    for run in (training, twin):
+        run.step([tiny.batch(seed=1)])
+    before = training.state()
+
+    def spoil(tensors: Sequence[Tensor]) -> None:
+        tensors[4].view(-1)[0] = math.inf
+
+    for expected in (True, False):  # at a scale of 1 it has another reason
+        report = training.step([tiny.batch(seed=2)], settings(average_over_ranks=spoil, scaler=scaler, clip_grad=3.0))
+        assert not report.finite and report.scale is not None and report.scale.overflow == expected
+        assert scaler.scale == 1 and tiny.same(training.state(), before)
+    for run in (training, twin):
+        assert run.step([tiny.batch(seed=3)]).finite
+    assert tiny.same(training.state(), twin.state())
 
 
 def test_gradients_are_dropped_and_batches_untouched() -> None:

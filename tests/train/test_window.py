@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ibot_cli.core.scale import ScaleReport
 from ibot_cli.data.prefetch import HostWait
 from ibot_cli.errors import TrainingError
 from ibot_cli.train.step import StepReport
@@ -21,13 +22,14 @@ def report(
     grad: float = 0.5,
     agreement: float | None = 0.25,
     rows: list[int] | None = None,
+    scale: ScaleReport | None = None,
 ) -> StepReport:
     return StepReport(
         terms={"cls": torch.tensor(cls), "patch": torch.tensor(patch)},
         grad_norm=torch.tensor(grad),
         agreement=None if agreement is None else torch.tensor(agreement),
         finite=torch.tensor(all(map(math.isfinite, (cls, patch, grad)))),
-        scale=None,
+        scale=scale,
         stats={},
         assignments=None if rows is None else torch.tensor(rows),
     )
@@ -101,6 +103,18 @@ def test_skipped_steps_are_marked_and_counted() -> None:
     records = win.read().records
     assert [r["skipped"] for r in records] == [False, True, True, False, True]
     assert win.bad_steps == 1
+
+
+def test_an_overflow_of_the_loss_scale_is_skipped_and_told_but_neither_bad_nor_good() -> None:
+    win = window()
+    for step, overflow in enumerate([False, True, True, True, True, False], start=1):
+        scale = ScaleReport(scale=torch.tensor(2.0**step), overflow=torch.tensor(overflow))
+        grad = math.inf if overflow or step == 1 else 0.5
+        win.add(step, 0, tiny.now(), report(grad=grad, scale=scale), None, HostWait(0.0))
+    records = win.read().records
+    assert [r["skipped"] for r in records] == [True] * 5 + [False]
+    assert [r["overflow"] for r in records] == [False, True, True, True, True, False]
+    assert [r["loss_scale"] for r in records] == [2.0**step for step in range(1, 7)] and win.bad_steps == 0
 
 
 @pytest.mark.parametrize(

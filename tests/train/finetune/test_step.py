@@ -12,6 +12,7 @@ from torch import Tensor
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import build_optimizer, layer_groups
+from ibot_cli.core.scale import LossScale
 from ibot_cli.data.finetune_loader import LabelledBatch
 from ibot_cli.train.finetune.step import FinetuneStepSettings, finetune_step, soft_cross_entropy
 from tests.core import tiny
@@ -30,9 +31,11 @@ def batch(images: int = 6, seed: int = 0) -> LabelledBatch:
     return LabelledBatch(pixels, torch.rand(images, 5, generator=generator).softmax(dim=1))
 
 
-def settings(clip_grad: float = 0.0, dtype: torch.dtype | None = None) -> FinetuneStepSettings:
+def settings(
+    clip_grad: float = 0.0, dtype: torch.dtype | None = None, scaler: LossScale | None = None
+) -> FinetuneStepSettings:
     return FinetuneStepSettings(
-        weight_decay=0.05, clip_grad=clip_grad, dtype=dtype, average_over_ranks=lambda tensors: None
+        weight_decay=0.05, clip_grad=clip_grad, dtype=dtype, scaler=scaler, average_over_ranks=lambda tensors: None
     )
 
 
@@ -101,6 +104,23 @@ def test_bf16_computes_the_loss_in_float32() -> None:
     report = step(model(), (batch(), None), dtype=torch.bfloat16)
     assert report.loss.dtype == torch.float32
     torch.testing.assert_close(report.loss, step(model(), (batch(), None)).loss, atol=0.05, rtol=0.05)
+
+
+def test_a_power_of_two_as_loss_scale_changes_no_bit() -> None:
+    ours, theirs = model(), model()
+    scaler = LossScale(initial=2.0**10)
+    step(ours, (part(batch(7), slice(0, 4)), None), (part(batch(7), slice(4, 7)), None), clip_grad=0.1, scaler=scaler)
+    step(theirs, (part(batch(7), slice(0, 4)), None), (part(batch(7), slice(4, 7)), None), clip_grad=0.1)
+    assert tiny.same(tiny.snapshot(ours), tiny.snapshot(theirs))
+
+
+def test_fp16_is_close_and_says_its_scale() -> None:
+    scaler = LossScale(initial=2.0**8)
+    report = step(model(), (batch(), None), dtype=torch.float16, scaler=scaler)
+    exact = step(model(), (batch(), None))
+    assert report.finite and report.scale.scale == 2**8 and exact.scale is None
+    torch.testing.assert_close(report.loss, exact.loss, atol=0, rtol=5e-3)
+    torch.testing.assert_close(report.grad_norm, exact.grad_norm, atol=0, rtol=0.02)
 
 
 def test_soft_targets() -> None:
