@@ -183,8 +183,9 @@ class Objective(nn.Module):
 
     def _global_cls(self, tokens: Tensor, batch: Batch) -> Tensor:
         """Class tokens of the global views, `[V, B, D]`, of what `_student_tokens` gives."""
-        views = batch.global_views.shape[:2]
-        return tokens[: views[0] * views[1]].unflatten(0, views)
+        num_global, num_images = batch.global_views.shape[:2]
+        cls: Tensor = tokens[: num_global * num_images].unflatten(0, (num_global, num_images))
+        return cls
 
     def _student_tokens(self, batch: Batch, masked: Tensor) -> Tensor:
         """Class tokens of all views, then the masked patches, `[(V + L) * B + M, D]`."""
