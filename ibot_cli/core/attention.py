@@ -1,46 +1,48 @@
 """Multi-head self-attention, by the way that is fastest on the device at hand.
 
-Shapes: B images, T tokens, D width, h heads, d width of a head.
+Shapes: T tokens that see each other, h heads, d width of a head; leading axes are images, and windows of a Swin.
 """
 
 from __future__ import annotations
 
-import torch
-from timm.layers import Attention
 from torch import Tensor
 from torch.nn import functional
 
-
-def attend(layer: Attention, x: Tensor) -> Tensor:
-    """Self-attention up to its output projection.
-
-    Args:
-        layer: Of timm, without query and key norms.
-        x: Its input, `[B, T, D]`.
-
-    Returns:
-        `[B, T, h * d]`.
-    """
-    return attend_qkv(layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim)))
+from ibot_cli.core.linear import without_autocast
 
 
-def attend_qkv(qkv: Tensor) -> Tensor:
+def attend_qkv(qkv: Tensor, bias: Tensor | None = None) -> Tensor:
     """Self-attention from queries, keys and values.
 
-    In half precision with a gradient on a CPU the products are written out: the backward pass of torch's own kernel
-    takes more than twice as long there.
+    For training on a CPU the products are written out where torch's own kernel is slow there: its backward pass in
+    half precision takes more than twice as long, and one with a bias is no kernel at all.
 
     Args:
-        qkv: `[B, T, 3, h, d]`, computed in its own type whatever the autocast.
+        qkv: `[..., T, 3, h, d]`, computed in its own type whatever the autocast.
+        bias: Added to the scores, broadcastable to `[..., h, T, T]`.
 
     Returns:
-        `[B, T, h * d]`, in the type of `qkv`.
+        `[..., T, h * d]`, in the type of `qkv`.
     """
-    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    with torch.autocast(qkv.device.type, enabled=False):
-        if qkv.device.type == "cpu" and qkv.requires_grad and qkv.element_size() < 4:
-            scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
-            out = scores.softmax(dim=-1) @ value
+    query, key, value = (part.transpose(-3, -2) for part in qkv.unbind(-3))
+    bias = None if bias is None else bias.to(qkv.dtype)
+    with without_autocast(qkv.device):
+        if qkv.device.type == "cpu" and qkv.requires_grad and (bias is not None or qkv.element_size() < 4):
+            out = _written_out(query, key, value, bias)
         else:
-            out = functional.scaled_dot_product_attention(query, key, value)
-    return out.transpose(1, 2).flatten(2)
+            out = _by_kernel(query, key, value, bias)
+    return out.transpose(-3, -2).flatten(-2)
+
+
+def _written_out(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    scores: Tensor = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    return (scores if bias is None else scores + bias).softmax(dim=-1) @ value
+
+
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """The fused kernels take four axes, and a bias with all of them."""
+    shape = query.shape
+    if bias is not None:
+        bias = bias.expand(*shape[:-1], shape[-2]).flatten(0, -4)
+    query, key, value = (part.flatten(0, -4) for part in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias).view(shape)

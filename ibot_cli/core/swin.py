@@ -9,11 +9,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention, window_partition
+from timm.models.swin_transformer import (
+    SwinTransformer,
+    SwinTransformerBlock,
+    window_partition,
+    window_reverse,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ibot_cli.core.attention import attend_qkv
 from ibot_cli.core.backbone import Backbone, BlockTokens, init_linear, residual, wanted_rows
+from ibot_cli.core.linear import norm_mlp
 
 
 class Size(NamedTuple):
@@ -67,9 +74,6 @@ class Swin(Backbone):
         self.image_size, self.channels, self.stride = image_size, channels, STRIDE
         self.masked_embed = nn.Parameter(torch.zeros(1, size.width)) if mask_token else None
         self.apply(init_linear)
-        for module in self.modules():
-            if isinstance(module, WindowAttention):
-                module.fused_attn = True
 
     def forward(
         self,
@@ -142,7 +146,7 @@ def run_block(block: SwinTransformerBlock, x: Tensor, factors: Tensor | None = N
     """
     attn, mlp = (None, None) if factors is None else factors.unbind()
     x = residual(x, _attend(block, x), attn)
-    return residual(x, block.mlp(block.norm2(x)), mlp)
+    return residual(x, norm_mlp(x, block.norm2, block.mlp), mlp)
 
 
 def _attend(block: SwinTransformerBlock, x: Tensor) -> Tensor:
@@ -151,9 +155,28 @@ def _attend(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     The map is padded to whole windows before the cyclic shift, as in the authors' code; timm shifts first and so lets
     the tokens that wrap around the border see the padding.
     """
-    rows, columns = x.shape[1:3]
-    branch: Tensor = block._attn(_padded(block, block.norm1(x)))
-    return branch[:, :rows, :columns]
+    layer, (rows, columns) = block.attn, x.shape[1:3]
+    padded = _padded(block, block.norm1(x))
+    qkv = layer.qkv(_windows(block, padded)).unflatten(-1, (3, layer.num_heads, -1))
+    branch = layer.proj(attend_qkv(qkv, _bias(block, padded)))
+    height, width = padded.shape[1:3]
+    whole = window_reverse(branch.unflatten(-2, block.window_size).flatten(0, 1), block.window_size, height, width)
+    moved: Tensor = torch.roll(whole, block.shift_size, dims=(1, 2)) if any(block.shift_size) else whole
+    return moved[:, :rows, :columns]
+
+
+def _bias(block: SwinTransformerBlock, padded: Tensor) -> Tensor:
+    """What is added to the scores, `[1 or windows, h, T, T]`.
+
+    Tokens that the cyclic shift has brought together do not see each other at all. The authors lower their scores by
+    100, which leaves weights that float32 holds as subnormal numbers only: products with those take up to four times
+    as long on a CPU.
+    """
+    bias: Tensor = block.attn._get_rel_pos_bias()
+    mask = block.get_attn_mask(padded)
+    if mask is None:
+        return bias
+    return bias.masked_fill(mask.unsqueeze(1) != 0, float("-inf"))
 
 
 def _padded(block: SwinTransformerBlock, x: Tensor) -> Tensor:
@@ -167,23 +190,24 @@ def _window_rows(block: SwinTransformerBlock, x: Tensor, queries: Tensor) -> Ten
     """Attention of the tokens `queries` of `[B, H, W, D]`: `[B, h, Q, 1 + N]`, the windows' padding in column 0."""
     layer, num_tokens = block.attn, x.shape[1] * x.shape[2]
     numbers = torch.arange(1, num_tokens + 1, device=x.device).reshape(1, *x.shape[1:3], 1)
-    columns = _windows(block, numbers)[0, ..., 0]
+    columns = _windows(block, _padded(block, numbers))[0, ..., 0]
     place = (columns.flatten() == queries[:, None] + 1).int().argmax(dim=1)
     window, row = place // block.window_area, place % block.window_area
-    tokens = layer.qkv(_windows(block, block.norm1(x))[:, window]).unflatten(-1, (3, layer.num_heads, -1))
+    padded = _padded(block, block.norm1(x))
+    windows = _windows(block, padded)
+    tokens = layer.qkv(windows[:, window]).unflatten(-1, (3, layer.num_heads, -1))
     query, key, _ = tokens.unbind(3)
     query = query[:, torch.arange(len(queries), device=x.device), row]
-    scores = torch.einsum("bqhd,bqahd->bhqa", query, key) * layer.scale + layer._get_rel_pos_bias()[0, :, row]
-    mask = block.get_attn_mask(_padded(block, x))
-    weights = (scores if mask is None else scores + mask[window, row]).softmax(dim=-1)
+    bias = _bias(block, padded).expand(windows.shape[1], -1, -1, -1)[window, :, row].transpose(0, 1)
+    weights = (torch.einsum("bqhd,bqahd->bhqa", query, key) * layer.scale + bias).softmax(dim=-1)
     rows: Tensor = weights.new_zeros(*weights.shape[:-1], 1 + num_tokens)
     return rows.scatter_add(-1, columns[window].expand_as(weights), weights)
 
 
 def _windows(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """`[B, H, W, D]` to `[B, windows, tokens, D]`, padded and shifted as the block does it."""
+    """Padded `[B, H, W, D]` to `[B, windows, tokens, D]`, shifted as the block does it."""
     shift_rows, shift_columns = block.shift_size
-    moved = torch.roll(_padded(block, x), (-shift_rows, -shift_columns), dims=(1, 2))
+    moved = torch.roll(x, (-shift_rows, -shift_columns), dims=(1, 2))
     parts: Tensor = window_partition(moved, block.window_size)
     return parts.reshape(len(x), -1, block.window_area, x.shape[-1])
 

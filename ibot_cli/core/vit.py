@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ibot_cli.core.attention import attend_qkv
 from ibot_cli.core.backbone import Backbone, BlockTokens, Crops, init_linear, residual, wanted_rows
+from ibot_cli.core.linear import norm_linear, norm_mlp
 
 
 class Size(NamedTuple):
@@ -236,13 +237,13 @@ def run_block(
     Returns:
         `[rows, D]`, or as many rows as are wanted.
     """
-    heads = _attend(block.attn, block.norm1(x), shapes)
+    heads = _attend(block, x, shapes)
     if wanted is not None:
         x, heads = x.index_select(0, wanted), heads.index_select(0, wanted)
         factors = None if factors is None else factors.index_select(1, wanted)
     attn, mlp = (None, None) if factors is None else factors.unbind()
     x = residual(x, block.ls1(block.attn.proj(heads)), attn)
-    return residual(x, block.ls2(block.mlp(block.norm2(x))), mlp)
+    return residual(x, block.ls2(norm_mlp(x, block.norm2, block.mlp)), mlp)
 
 
 def _alone(block: Block, x: Tensor) -> Tensor:
@@ -250,9 +251,10 @@ def _alone(block: Block, x: Tensor) -> Tensor:
     return run_block(block, x.flatten(0, 1), ((x.shape[0], x.shape[1]),)).view_as(x)
 
 
-def _attend(layer: Attention, x: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
-    """Attention of packed tokens `[rows, D]` up to the output projection, each image by itself."""
-    qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim))
+def _attend(block: Block, x: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+    """Norm and attention of packed tokens `[rows, D]` up to the output projection, each image by itself."""
+    layer = block.attn
+    qkv = norm_linear(x, block.norm1, layer.qkv).unflatten(-1, (3, layer.num_heads, layer.head_dim))
     parts = qkv.split([images * tokens for images, tokens in shapes])
     return _packed([attend_qkv(part.unflatten(0, shape)) for part, shape in zip(parts, shapes, strict=True)])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from timm.models.swin_transformer import WindowAttention
 from torch import Tensor
 
 from ibot_cli.core import swin
@@ -71,14 +70,19 @@ def test_the_last_stage_uses_smaller_windows() -> None:
     assert [stage.blocks[1].shift_size[0] for stage in build(7).layers] == [3, 3, 3, 0]
 
 
-def test_fused_attention_equals_the_explicit_one() -> None:
+def test_attention_for_training_equals_that_of_evaluations() -> None:
+    """With a gradient the products are written out, without one torch's kernel does them."""
     backbone = build()
-    fused = backbone(images(96)).detach()
-    modules = [m for m in backbone.modules() if isinstance(m, WindowAttention)]
-    assert len(modules) == 8 and all(m.fused_attn for m in modules)
-    for module in modules:
-        module.fused_attn = False
-    torch.testing.assert_close(backbone(images(96)), fused, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        fused = backbone(images(96))
+    torch.testing.assert_close(backbone(images(96)).detach(), fused, atol=1e-5, rtol=1e-4)
+
+
+def test_no_subnormal_weights_across_the_shift() -> None:
+    block = build().layers[0].blocks[1]
+    weights = swin._bias(block, torch.zeros(1, 28, 28, 8)).softmax(dim=-1)
+    assert (weights == 0).any()
+    assert not ((weights > 0) & (weights < torch.finfo(torch.float32).tiny)).any()
 
 
 def test_a_masked_token_hides_its_8_x_8_stem_cells() -> None:
@@ -158,13 +162,14 @@ def test_attention_of_a_wide_image_is_that_of_the_layer() -> None:
     backbone = build(2, image_size=64)  # the last stage has windows of 2 x 2 and no shift
     layer = backbone.layers[3].blocks[1].attn
     wide = torch.randn(1, 1, 64, 192, generator=torch.Generator().manual_seed(1))
-    layer.fused_attn = False
     seen: list[Tensor] = []
-    with layer.softmax.register_forward_hook(lambda _, given, out: seen.append(out)), torch.no_grad():
+    with layer.qkv.register_forward_hook(lambda _, given, out: seen.append(out)), torch.no_grad():
         backbone(wide)
+    query, key, _ = seen[0][0, 1].unflatten(-1, (3, 2, -1)).permute(1, 2, 0, 3)  # the second window
     rows = backbone.attention(wide, torch.tensor([1 + 6 + 3]))[0, :, 0, 1:].reshape(2, 2, 6)  # row 1, column 3
+    scores = torch.einsum("hd,hkd->hk", query[:, 3], key) * layer.scale + layer._get_rel_pos_bias()[0, :, 3]
     expected = torch.zeros(2, 2, 6)
-    expected[:, :, 2:4] = seen[0][1, :, 3].reshape(2, 2, 2)  # the last place of the second window
+    expected[:, :, 2:4] = scores.softmax(dim=-1).reshape(2, 2, 2)  # the last place of the window
     torch.testing.assert_close(rows, expected)
 
 
