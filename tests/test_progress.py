@@ -39,6 +39,9 @@ def test_the_numbers_of_a_step() -> None:
     assert step_text(STEP) == "loss 3.142, cls 2.000, patch 1.142, 1,234 images/s, waiting for images 12%"
     few = {"loss/total": float("nan"), "loss/cls": float("nan"), "skipped": True}
     assert step_text(few) == "loss nan, cls nan, skipped (not finite)"
+    assert (
+        step_text({"loss/total": 1.0, "skipped": True, "overflow": True}) == "loss 1.000, skipped (loss scale halved)"
+    )
 
 
 def test_who_waits_for_whom() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -53,6 +54,23 @@ def test_killed_at_a_step(images: Path, whole: Path, tmp_path: Path, step: int, 
     assert runs.in_child(work) == -signal.SIGKILL
     runs.pretrain(None, out, resume=True, workers=2 - workers)
     check(whole, out)
+
+
+def test_fp16_goes_on_with_its_loss_scale(images: Path, tmp_path: Path) -> None:
+    """From a checkpoint in the middle; the gradient of this network is so large that the scale first comes down."""
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    fp16 = ("runtime.precision=fp16", "train.epochs=3", "monitor.knn_epochs=0", "train.max_bad_steps=1")
+    runs.pretrain(images, whole, *fp16, "train.keep_last=9", "train.micro_batch_size=8")
+    shutil.copytree(whole, out)
+    for later in sorted((out / "checkpoints").iterdir())[-2:]:
+        later.unlink()
+    runs.pretrain(None, out, resume=True)
+    records = [r for r in runs.metrics(out) if "lr" in r]
+    skipped = [r for r in records if r["skipped"]]
+    assert [r["loss_scale"] for r in skipped] == [2.0 ** (16 - number) for number in range(len(skipped))]
+    assert 0 < len(skipped) < len(records) and all(r["overflow"] == r["skipped"] for r in records)
+    assert records == [r for r in runs.metrics(whole) if "lr" in r]
+    runs.assert_same(runs.final_state(out), runs.final_state(whole))
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -33,6 +33,16 @@ def test_records_become_columns(tmp_path: Path) -> None:
     assert len(found.of_steps("nothing")) == 0 and found.of_epochs("nothing").last is None
 
 
+def test_a_halved_loss_scale_is_no_skipped_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 1, "loss_scale": 8.0, "grad_norm": null, "skipped": true, "overflow": true}\n'
+        '{"step": 2, "loss_scale": 4.0, "grad_norm": 1.5, "skipped": true, "overflow": false}\n'
+    )
+    found = read_metrics(path)
+    assert found.skipped == (2,) and set(found.series) == {"loss_scale", "grad_norm"}
+
+
 def test_a_run_without_records(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl").last_step == 0
 
