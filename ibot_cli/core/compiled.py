@@ -1,4 +1,4 @@
-"""The blocks of a backbone in compiled form."""
+"""The blocks of a backbone, and the losses of an objective, in compiled form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ibot_cli.core.backbone import Backbone
+from ibot_cli.core.losses import score_chunk
+from ibot_cli.core.objective import Objective
 
 Backend = str | Callable[..., Any]
 # Of one function: blocks of student and teacher, with and without gradient, the last ones in four sizes each.
@@ -36,15 +38,8 @@ class CompiledBlock:
 
 
 def compile_blocks(backbone: Backbone, backend: Backend = "inductor", *, ragged: bool) -> None:
-    """Puts a `CompiledBlock` in the place of the backbone's function; nothing is compiled before it is called.
-
-    The compiler works in this process only, so nothing of it stays behind.
-    """
-    import torch._dynamo.config as dynamo
-    import torch._inductor.config as inductor
-
-    dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_SHAPES)
-    inductor.compile_threads = 1
+    """Puts a `CompiledBlock` in the place of the backbone's function; nothing is compiled before it is called."""
+    _configure()
     backbone.run_block = CompiledBlock(backbone.run_block, backend, ragged=ragged)
 
 
@@ -52,3 +47,23 @@ def plain_blocks(backbone: Backbone) -> None:
     """Undoes `compile_blocks`."""
     if isinstance(backbone.run_block, CompiledBlock):
         backbone.run_block = backbone.run_block.plain
+
+
+def compile_losses(objective: Objective, backend: Backend = "inductor") -> None:
+    """Compiles what is done with a chunk of scores, when it is called."""
+    _configure()
+    objective.score_chunk = torch.compile(score_chunk, backend=backend, dynamic=False, fullgraph=True)
+
+
+def plain_losses(objective: Objective) -> None:
+    """Undoes `compile_losses`."""
+    objective.score_chunk = score_chunk
+
+
+def _configure() -> None:
+    """Room for all shapes; and the compiler works in this process only, so nothing of it stays behind."""
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_SHAPES)
+    inductor.compile_threads = 1

@@ -1,4 +1,4 @@
-"""Compiled blocks in a run: tried before the first update, left out where the compiler fails."""
+"""Compiled blocks and losses in a run: tried before the first update, left out where the compiler fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ibot_cli.config.schema import Config
 from ibot_cli.core.backbone import Backbone
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.buckets import bucket_sizes, fitting
-from ibot_cli.core.compiled import Backend, compile_blocks, plain_blocks
+from ibot_cli.core.compiled import Backend, compile_blocks, compile_losses, plain_blocks, plain_losses
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.core.objective import Objective
 from ibot_cli.errors import TrainingError
@@ -35,6 +35,7 @@ class Compilation:
         device: Where processes agree.
         required: Whether a failing compiler ends the run; otherwise the run goes on without it.
         ragged: See `CompiledBlock`.
+        objective: Whose losses are compiled too.
         masks: What draws the masks, where masked patches are padded to few sizes.
         backend: Of `torch.compile`.
     """
@@ -46,15 +47,18 @@ class Compilation:
         *,
         required: bool = False,
         ragged: bool = False,
+        objective: Objective | None = None,
         masks: MaskSampler | None = None,
         backend: Backend = "inductor",
     ) -> None:
         self._backbones, self._device, self._required = backbones, device, required
-        self._masks = masks
+        self._objective, self._masks = objective, masks
         self._sizes: dict[int, tuple[int, ...]] = {}
         self.active = self.due = bool(backbones)
         for backbone in backbones:
             compile_blocks(backbone, backend, ragged=ragged)
+        if objective is not None:
+            compile_losses(objective, backend)
 
     @classmethod
     def of_objective(
@@ -74,6 +78,7 @@ class Compilation:
             device,
             required=required,
             ragged=not padding,
+            objective=objective if config.runtime.compile and padding else None,
             masks=masks_of(config) if padding else None,
             backend=backend,
         )
@@ -145,6 +150,8 @@ class Compilation:
         self.active = self.due = False
         for backbone in self._backbones:
             plain_blocks(backbone)
+        if self._objective is not None:
+            plain_losses(self._objective)
 
 
 def asked_for(choices: Mapping[str, Choice], origin: Mapping[str, str], run_config: str) -> bool:

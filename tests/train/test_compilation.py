@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ibot_cli.config.schema import RuntimeConfig
 from ibot_cli.core.batch import Batch
+from ibot_cli.core.losses import score_chunk
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.core.objective import Objective
 from ibot_cli.errors import TrainingError
@@ -53,7 +54,7 @@ def forgetful() -> None:
 
 def compiled(objective: Objective, backend: Any, **options: Any) -> Compilation:
     backbones = [objective.student.backbone, objective.teacher.backbone]
-    return Compilation(backbones, CPU, masks=MASKS, backend=backend, **options)
+    return Compilation(backbones, CPU, objective=objective, masks=MASKS, backend=backend, **options)
 
 
 def run(objective: Objective, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -88,7 +89,7 @@ def test_each_size_is_compiled_once_and_gives_the_same_numbers(balance: str, num
         for ours, theirs in zip(run(objective, padded), run(plain, batch), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     seen = counter.graphs
-    assert 0 < seen <= 2 * (1 + len(numbers))
+    assert 0 < seen <= 3 * (1 + len(numbers))
     for number in numbers:
         run(objective, compilation.padded(masked(max(number - 1, 0), drop * 2)))
     objective.eval()
@@ -139,7 +140,11 @@ def test_a_failing_compiler_is_left_out_and_the_user_is_told() -> None:
         "Blocks are not compiled, because the compiler failed: RuntimeError: no compiler for this graph. "
         "Steps take longer; nothing else changes."
     ]
-    assert not compilation.active and all(p.grad is None for p in objective.parameters())
+    assert (
+        not compilation.active
+        and objective.score_chunk is score_chunk
+        and all(p.grad is None for p in objective.parameters())
+    )
     assert tiny.same(tiny.snapshot(objective), before)
     batch = masked(9, None)
     assert compilation.padded(batch) is batch
