@@ -25,7 +25,7 @@ class Bench:
     """What will be timed.
 
     Attributes:
-        name: The recipe: a preset or a file.
+        name: The recipe: a file, or else a preset.
         plan: Everything decided.
         source: The images.
         synthetic: Whether they are noise, so that no loading is timed.
@@ -50,8 +50,10 @@ def prepare_bench(request: Request, batch_size: int | None = None) -> Bench:
         UsageError: Flags do not go together.
         DataError: The images cannot be used.
     """
+    request = replace(request, preset=preset_of(request))
+    name = request.base() if request.config is None else str(request.config)
     given = () if batch_size is None else (f"train.batch_size={batch_size}",)
-    request = replace(request, preset=preset_of(request), sets=[*request.sets, *given])
+    request = replace(request, sets=[*request.sets, *given])
     recipe = settle(request) if request.data else _synthetic(request)
     source, resolved = recipe.source, _without_monitoring(recipe.resolved)
     summary = source.summary() if isinstance(source, Noise) else probe(source)
@@ -75,7 +77,6 @@ def prepare_bench(request: Request, batch_size: int | None = None) -> Bench:
             plan = planned(_with_batch(resolved, images))
     else:
         plan = planned(resolved)
-    name = str(request.config) if request.preset is None and request.config else request.base()
     return Bench(name=name, plan=plan, source=source, synthetic=not request.data)
 
 

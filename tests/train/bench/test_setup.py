@@ -58,3 +58,10 @@ def test_no_more_images_than_there_are(tmp_path: Path) -> None:
     assert prepare_bench(Request(data=images, preset="ibot_vits16", sets=OPEN)).plan.schedule.batch_size <= 3
     with pytest.raises(DataError, match="3 images do not fill a batch of 8"):
         prepare_bench(Request(data=images, preset="ibot_vits16", sets=runs.SMALL))
+
+
+def test_a_file_names_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {batch_size: 6}\n")
+    bench = prepare_bench(Request(config=file, sets=OPEN))
+    assert (bench.name, bench.plan.schedule.batch_size) == (str(file), 6)
