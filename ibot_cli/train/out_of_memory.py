@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import platform
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +21,13 @@ from ibot_cli.errors import TrainingError
 from ibot_cli.runs.directory import RunDirectory
 
 # How the allocators and libraries say it where there is no class of its own: on the CPU, cuBLAS, cuDNN, oneDNN.
-_SIGNS = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory", "could not create a memory")
+_SIGNS = (
+    "DefaultCPUAllocator",
+    "ALLOC_FAILED",
+    "out of memory",
+    "could not create a primitive",
+    "could not create a memory",
+)
 C = TypeVar("C", Config, FinetuneConfig)
 T = TypeVar("T")
 
@@ -165,6 +173,9 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif platform.libc_ver()[0] == "glibc":
+        # the blocks of the thread that runs backward passes would stay that thread's otherwise
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def composed_terms(config: Config | FinetuneConfig) -> list[str]:
