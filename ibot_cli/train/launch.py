@@ -33,6 +33,7 @@ from ibot_cli.train.request import CONTINUE_PRESET, Request
 from ibot_cli.train.resume import (
     begin_again,
     check_number,
+    micro_batch_warnings,
     refuse_changes,
     require_task,
     resume_warnings,
@@ -195,6 +196,7 @@ def _prepare_resumed(request: Request, want_memory: bool) -> Prepared:
     checkpoint = latest(run.checkpoints)
     beginning = begin_again(run, stored) if checkpoint is None else None
     plan.warnings.extend(resume_warnings(run, source, plan.device, checkpoint))
+    plan.warnings.extend(micro_batch_warnings(stored, plan.config))
     return _prepared(request, data, source, plan, request.out, checkpoint, beginning)
 
 

@@ -14,6 +14,7 @@ from ibot_cli.data.sources import Source, known_fingerprint
 from ibot_cli.errors import DataError, RunError, WeightsError
 from ibot_cli.runs.checkpoint import Checkpoint
 from ibot_cli.runs.directory import RunDirectory
+from ibot_cli.train.out_of_memory import composed_terms
 from ibot_cli.train.start import Beginning, begin, read_start
 
 # What may differ when a run goes on: where and how fast it runs, what is written and how many unreadable files it
@@ -52,6 +53,18 @@ def refuse_changes(stored: C, asked: C, run: RunDirectory) -> None:
             "Decoder, device, workers, micro-batch, compiling, checkpointing, logging, retention and the limits for "
             "bad files may change.",
         )
+
+
+def micro_batch_warnings(stored: C, planned: C) -> list[str]:
+    """What another micro-batch than before changes."""
+    before, after = stored.train.micro_batch_size, planned.train.micro_batch_size
+    if before == after:
+        return []
+    composed = " and ".join(composed_terms(planned))
+    return [
+        f"The run had train.micro_batch_size = {before}, now {after}; it may not go on exactly"
+        + (f", and what depends on the images of a pass changes: {composed}." if composed else ".")
+    ]
 
 
 def stored_data(run: RunDirectory) -> dict[str, Any]:

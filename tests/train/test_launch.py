@@ -151,6 +151,11 @@ def test_what_may_change_on_resume(finished: Path) -> None:
     assert again(finished, workers=2).plan.config.runtime.workers == 2
 
 
+def test_another_micro_batch_on_resume(finished: Path) -> None:
+    told = "The run had train.micro_batch_size = 4, now 2; it may not go on exactly."
+    assert again(finished, "train.micro_batch_size=2").plan.warnings == [told]
+
+
 def test_everything_else_is_refused_with_all_paths(finished: Path) -> None:
     changes = ("optim.lr=0.02", "views.num_local=1", "train.epochs=9", "train.seed=2", "train.keep_last=9")
     with pytest.raises(RunError) as refused:

@@ -28,7 +28,7 @@ from ibot_cli.train.finetune.start import Start, starting_classifier
 from ibot_cli.train.opening import bad_file_outlook, check_place
 from ibot_cli.train.plan import known
 from ibot_cli.train.request import openable_anywhere
-from ibot_cli.train.resume import refuse_changes, require_task, resume_warnings, stored_data
+from ibot_cli.train.resume import micro_batch_warnings, refuse_changes, require_task, resume_warnings, stored_data
 from ibot_cli.weights.finetuned import TASK, unpack
 from ibot_cli.weights.load import LoadedBackbone, Which, load_weights
 from ibot_cli.weights.trainable import Trainable, trainable
@@ -162,6 +162,7 @@ def _prepare_resumed(request: FinetuneRequest, want_memory: bool) -> Prepared:
     )
     train = images.train.source
     plan.warnings.extend(resume_warnings(run, train, plan.device, checkpoint))
+    plan.warnings.extend(micro_batch_warnings(stored, plan.config))
     return _prepared(request, data, origin, start, plan, request.out, checkpoint)
 
 
