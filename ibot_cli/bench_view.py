@@ -46,6 +46,12 @@ def markdown_row(result: BenchResult) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def show_row(result: BenchResult) -> None:
+    """The row on stdout, so that it can be appended to a file; the heading of such a table on stderr."""
+    console.note(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
+    console.emit_text(markdown_row(result))
+
+
 def _rows(result: BenchResult) -> list[tuple[str, str]]:
     sizes = ", ".join(f"{name} {_millions(count)}" for name, count in result.parameters.items())
     rows = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibot_cli.bench_view import HEADINGS, markdown_row, show_bench
+from ibot_cli.bench_view import HEADINGS, markdown_row, show_bench, show_row
 from ibot_cli.train.bench.result import BenchResult, Spread
 
 RESULT = BenchResult(
@@ -18,13 +18,17 @@ RESULT = BenchResult(
 )  # fmt: skip
 
 
-def test_the_row_has_a_cell_for_each_heading() -> None:
+def test_the_row_has_a_cell_for_each_heading(capsys: pytest.CaptureFixture[str]) -> None:
     row = markdown_row(RESULT)
     assert row == (
         "| ibot_vits16 | photos | 2 x A GPU | bf16, compiled, checkpointing, 1 thread | 256 images = 2 x 4 x 32 | 0.5 "
         "| 512 | 80,000 | 0.50 | 10.25 | ibot 1, torch 2 |"
     )
     assert row.count("|") == len(HEADINGS) + 1
+    show_row(RESULT)
+    out, err = capsys.readouterr()
+    assert out == row + "\n"  # alone, to be appended to a file
+    assert err.startswith("| recipe | data |") and all(line.count("|") == row.count("|") for line in err.splitlines())
 
 
 def test_the_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def bench(
     request.check()
 
     from ibot_cli import console
-    from ibot_cli.bench_view import BenchReporter, markdown_row, show_bench
+    from ibot_cli.bench_view import BenchReporter, show_bench, show_row
     from ibot_cli.progress import waiting
 
     with waiting("Loading PyTorch ..."):
@@ -78,6 +78,6 @@ def bench(
     if json:
         console.emit_json(result)
     elif row:
-        console.emit_text(markdown_row(result))
+        show_row(result)
     else:
         show_bench(result)
