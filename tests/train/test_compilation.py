@@ -1,7 +1,8 @@
-"""Compiled blocks: the same numbers, few shapes, and a way on where the compiler fails. The compiler is a stand-in."""
+"""Compiled blocks: the same numbers, few shapes, and a way on where the compiler fails; it is usually a stand-in."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -155,9 +156,14 @@ def test_a_failing_compiler_is_left_out_and_the_user_is_told() -> None:
 
 
 def test_a_failing_compiler_that_was_asked_for_is_an_error() -> None:
-    objective = tiny.objective()
+    compilation = compiled(tiny.objective(), Counter(), required=True)
+
+    def work() -> None:
+        if compilation.active:
+            raise RuntimeError("no compiler for this graph")
+
     with pytest.raises(TrainingError) as failed:
-        attempt(objective, compiled(objective, broken, required=True))
+        compilation.try_out(work, lambda: None, Silent())
     assert failed.value.message == (
         "runtime.compile is on, but the compiler failed: RuntimeError: no compiler for this graph."
     )
@@ -220,3 +226,25 @@ def test_blocks_are_compiled_on_a_gpu_unless_the_user_says_otherwise(device: str
     assert made.keys() == {"runtime.compile"}
     asked = RuntimeConfig(device=device, precision="fp32", compile=not chosen)
     assert decide_arithmetic(asked, torch.device(device), {}) == asked
+
+
+@pytest.mark.slow
+def test_the_real_compiler_gives_the_same_numbers_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    before = children()
+    batch = masked(9, torch.rand(2, 2, 4, 3, generator=torch.Generator().manual_seed(0)))
+    plain, objective = tiny.objective(), tiny.objective()
+    compilation = compiled(objective, "inductor", required=True)
+    attempt(objective, compilation)
+    assert any(tmp_path.rglob("*.so")), "it was compiled"
+    for ours, theirs in zip(run(objective, compilation.padded(batch)), run(plain, batch), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert children() == before
+
+
+def children() -> set[str]:
+    """Processes that this one started and that still run."""
+    found = [Path(f"/proc/{os.getpid()}/task/{task.name}/children") for task in Path("/proc/self/task").iterdir()]
+    return {pid for path in found if path.exists() for pid in path.read_text().split()}

@@ -27,6 +27,7 @@ from ibot_cli.runs import checkpoint
 from ibot_cli.runs.checkpoint import CheckpointStore
 from ibot_cli.runs.directory import RunDirectory
 from ibot_cli.runs.metrics import MetricsLog
+from ibot_cli.train.compilation import Compilation, asked_for
 from ibot_cli.train.finetune.plan import FinetunePlan, halved_plan, loader_of, wait_watch
 from ibot_cli.train.finetune.step import FinetuneStepSettings, finetune_step, passes
 from ibot_cli.train.finetune.validate import Verdict, judge
@@ -74,6 +75,11 @@ class FinetuneLoop:
         self.writer = distributed.rank() == 0
         self.model.to(plan.device).train()
         self.model.backbone.checkpointing = config.runtime.checkpointing == "blocks"
+        self.compilation = Compilation(
+            [self.model.backbone] if config.runtime.compile else [],
+            plan.device,
+            required=asked_for(plan.choices, plan.origin, str(self.run.config)),
+        )
         self.rehearsals = Rehearsals(plan.device)
         optim = config.optim
         self.optimizer = build_optimizer(self.model, betas=optim.betas, eps=optim.eps, layer_decay=optim.layer_decay)
@@ -143,7 +149,10 @@ class FinetuneLoop:
     def _update(self, data: FinetuneStep) -> None:
         lr = self.plan.schedule.lr(self.step)
         batches = list(self._with_drop_path(data))
-        self.rehearsals.try_out(partial(passes, self.model, batches, self.settings), self.model.zero_grad)
+        attempt, forget = partial(passes, self.model, batches, self.settings), self.model.zero_grad
+        if self.compilation.try_out(attempt, forget, self.reporter):
+            self.window.restart_clock()
+        self.rehearsals.try_out(attempt, forget)
         report = finetune_step(self.model, self.optimizer, batches, lr, self.settings)
         self.step += 1
         self.reporter.advance(self.step)
