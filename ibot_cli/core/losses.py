@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ibot_cli.core.stats import SlotStats
-from ibot_cli.core.targets import Scores, chunks
+from ibot_cli.core.targets import Scores, chunks, padded
 
 HALF_GAIN = 64.0  # lifts probabilities out of float16's smallest numbers, and no sum of rows near its largest
 
@@ -49,24 +49,25 @@ def score_chunk(teacher: Tensor, student: Tensor, offset: Tensor, weights: Tenso
         weights: Of the rows' losses, `[R]`; 0 marks padding, which counts nowhere.
         same: Whether a view is matched with itself (V = S = 1) instead of with all others.
     """
-    counts = (weights != 0).to(offset.dtype)
+    counts, views = (weights != 0).to(offset.dtype), len(teacher)
     log_target = torch.log_softmax(teacher - offset, dim=-1)
     best = log_target.argmax(dim=-1)
     target = log_target.exp()
-    entropy = -(target * log_target).sum(dim=(0, 2)) @ counts
-    del log_target
+    entropy = -(log_target.mul_(target).sum(dim=-1) @ counts).sum()
+    prob_sum = target.flatten(0, 1).t() @ counts.repeat(views)
     log_student = torch.log_softmax(student, dim=-1, dtype=offset.dtype)
-    wanted = target.sum(dim=0)
-    matched = (wanted * log_student.sum(dim=0)).sum(dim=-1)
-    if not same:
-        matched = matched - (target * log_student[: len(target)]).sum(dim=(0, 2))
-    gradient = log_student.exp_()
-    if not same:
-        gradient[: len(target)] *= len(target) - 1
-        gradient[len(target) :] *= len(target)
-        gradient[: len(target)] += target
-    gradient -= wanted
-    return Scored(-(weights @ matched), gradient, (counts[:, None] * target).sum((0, 1)), entropy, best)
+    if same:
+        wanted = target[0]
+        matched = (wanted * log_student[0]).sum(dim=-1)
+        gradient = log_student.exp_()
+    else:
+        wanted = target.sum(dim=0)
+        own = (target * log_student[:views]).sum(dim=(0, 2))
+        matched = (wanted * log_student.sum(dim=0)).sum(dim=-1) - own
+        gradient = log_student.exp_()
+        gradient[:views].mul_(views - 1).add_(target)
+        gradient[views:].mul_(views)
+    return Scored(-(weights @ matched), gradient.sub_(wanted), prob_sum, entropy, best)
 
 
 ScoreChunk = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Scored]
@@ -99,8 +100,8 @@ class Matched(NamedTuple):
         prob_sum: See `Scored`.
         entropy: See `Scored`.
         best: See `Scored`.
-        taught: The most likely prototypes of the teacher's first view by raw score, int64 `[R]`.
-        learnt: Those of the student's second view, or of its only one, int64 `[R]`.
+        taught: The most likely prototypes of the teacher's first view by raw score, int64 `[R]`; none with `same`.
+        learnt: Those of the student's second view.
     """
 
     loss: Tensor
@@ -193,24 +194,25 @@ def _sweep(
     row_grad = torch.zeros_like(student) if learns[0] else None
     weight_grad = student.new_zeros(scores.weight.shape) if learns[1] else None
     sums = [top.new_zeros(()), torch.zeros_like(lesson.offset), top.new_zeros(())]
+    empty = top.new_zeros(0, dtype=torch.int64)
     picks: list[tuple[Tensor, ...]] = []
-    for rows in chunks(student.shape[1], len(student), len(scores.weight)):
-        teacher, logits = lesson.scores.part(rows), scores.part(rows)
+    for rows in chunks(student.shape[1], len(student), len(scores.weight), student.device):
+        teacher, logits, shared = lesson.scores.part(rows), scores.part(rows), shares[rows]
         loss, gradient, prob_sum, entropy, best = lesson.score_chunk(
-            teacher, logits, lesson.offset, lesson.weights[rows], lesson.same
+            teacher, logits, lesson.offset, padded(lesson.weights, rows, -1), lesson.same
         )
         sums = [a + b for a, b in zip(sums, (loss, prob_sum, entropy), strict=True)]
-        picks.append((best, teacher[0].argmax(-1), logits[min(1, len(logits) - 1)].argmax(-1)))
+        raw = (empty, empty) if lesson.same else (x[: len(shared)].argmax(-1) for x in (teacher[0], logits[1]))
+        picks.append((best[:, : len(shared)], *raw))
         del teacher, logits
         if not any(learns):
             continue
-        gradient = (gradient if gain == 1 else gradient * gain).to(scores.rows.dtype)
+        gradient = (gradient if gain == 1 else gradient * gain)[:, : len(shared)].to(scores.rows.dtype)
         if row_grad is not None:
-            row_grad[:, rows] = (gradient @ scores.weight) * shares[rows]
+            row_grad[:, rows] = (gradient @ scores.weight) * shared
         if weight_grad is not None:
-            shared = (student[:, rows] * shares[rows]).to(gradient.dtype)
-            _add_product(weight_grad, gradient.flatten(0, 1).t(), shared.flatten(0, 1))
-    empty = top.new_zeros(0, dtype=torch.int64)
+            right = (student[:, rows] * shared).to(gradient.dtype)
+            _add_product(weight_grad, gradient.flatten(0, 1).t(), right.flatten(0, 1))
     joined = [torch.cat(p, dim=-1) for p in zip(*picks, strict=True)] or [empty.expand(len(student), 0), empty, empty]
     return Matched(*sums, *joined), [row_grad, weight_grad], top / (temp * gain)
 

@@ -17,8 +17,8 @@ from ibot_cli.core.ema import move_towards, shared_parameters
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.koleo import koleo_loss
 from ibot_cli.core.losses import Lesson, Matched, cross_view_weights, match, score_chunk
-from ibot_cli.core.stats import Stats
-from ibot_cli.core.targets import Scores, SumOverRanks, center_offset, identity, sinkhorn_offset
+from ibot_cli.core.stats import SlotStats, Stats
+from ibot_cli.core.targets import Scores, SumOverRanks, Taught, center_offset, identity, sinkhorn_offset
 
 
 class Network(nn.Module):
@@ -138,17 +138,17 @@ class Objective(nn.Module):
     def losses(self, batch: Batch, now: Now) -> Outcome:
         """Loss terms of one micro-batch. Reads teacher and centres; changes nothing."""
         with torch.no_grad():
-            lessons, sums = self._lessons(batch, now)
+            taught = self._taught(batch)
         tokens = self.tokens(batch, frozen=now.freeze_backbone)
-        matched = self._matched(tokens, batch, lessons, frozen=now.freeze_prototypes)
-        terms = {name: self.weights[name] * slot.loss for name, slot in matched.items()}
+        matched = self._matched(taught, self.student_bottlenecks(tokens, batch), now)
+        terms = {name: self.weights[name] * slot.loss for name, (slot, _) in matched.items()}
         if self.weights["koleo"]:
             terms["koleo"] = self.weights["koleo"] * koleo_loss(self._global_cls(tokens, batch))
-        stats = {name: slot.stats(*sums[name], lessons[name].weights) for name, slot in matched.items()}
-        cls = matched.get("cls")
+        cls = matched["cls"][0] if "cls" in matched else None
         agreement = None
         if cls is not None and len(batch.global_views) > 1:
             agreement = (cls.learnt == cls.taught).float().mean()
+        stats = {name: sums for name, (_, sums) in matched.items()}
         return Outcome(terms=terms, stats=stats, assignment=cls and cls.taught, agreement=agreement)
 
     def tokens(self, batch: Batch, *, frozen: bool = False) -> Tensor:
@@ -174,12 +174,33 @@ class Objective(nn.Module):
         cls, patch = self.student.head.bottlenecks(tokens, views[0] * views[1])
         return {"cls": cls.unflatten(0, views), "patch": patch[None]}
 
-    def _matched(self, tokens: Tensor, batch: Batch, lessons: dict[str, Lesson], *, frozen: bool) -> dict[str, Matched]:
-        """The losses by slot; frozen prototypes cost no gradient."""
-        student = self.student_bottlenecks(tokens, batch)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            weights = self.student.head.slot_weights()
-        return {name: match(student[name], weights[name], slot, self.student_temp) for name, slot in lessons.items()}
+    def _matched(
+        self, taught: dict[str, Taught], student: dict[str, Tensor], now: Now
+    ) -> dict[str, tuple[Matched, SlotStats]]:
+        """Loss and sums by slot; the prototypes of one slot are let go before those of the next are made."""
+        temps = {"cls": now.teacher_temp, "patch": now.teacher_patch_temp}
+        centers = {"cls": self.center, "patch": self.patch_center}
+        with torch.no_grad():
+            theirs = self.teacher.head.slot_weights()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not now.freeze_prototypes):
+            ours = self.student.head.slot_weights()
+        found = {}
+        for name, slot in taught.items():
+            with torch.no_grad():
+                lesson = self._lesson(slot, theirs[name], centers[name], temps[name], same=name == "patch")
+                logit_sum = _scores_of_sum(theirs[name], slot.total)
+            matched = match(student[name], ours[name], lesson, self.student_temp)
+            found[name] = matched, matched.stats(logit_sum, slot.total_rows, slot.weights)
+        return found
+
+    def _lesson(self, slot: Taught, weight: Tensor, center: Tensor, temp: float, *, same: bool) -> Lesson:
+        scores = Scores.of(slot.rows, weight, temp)
+        if self.balance == "sinkhorn":
+            counts = (slot.weights != 0).to(slot.weights.dtype)
+            offset = sinkhorn_offset(scores, counts, self.sinkhorn_iterations, self.sum_over_ranks)
+        else:
+            offset = center_offset(center, temp)
+        return Lesson(scores=scores, offset=offset, weights=slot.weights, same=same, score_chunk=self.score_chunk)
 
     def _global_cls(self, tokens: Tensor, batch: Batch) -> Tensor:
         """Class tokens of the global views, `[V, B, D]`, of what `_student_tokens` gives."""
@@ -201,40 +222,12 @@ class Objective(nn.Module):
         num_whole = num_global * num_images
         return torch.cat([tokens[:num_whole], *others, tokens[num_whole:]])
 
-    def _lessons(self, batch: Batch, now: Now) -> tuple[dict[str, Lesson], dict[str, tuple[Tensor, int]]]:
-        """What the student should match by slot, and the sums of the teacher's scores with their numbers of rows."""
-        cls, patch, patch_sum = self._bottlenecks(batch)
-        weights = self.teacher.head.slot_weights()
-        lessons, sums = {}, {}
-        if self.slots["cls"] == "online":
-            views = (len(batch.global_views), batch.num_images)
-            counts = cross_view_weights(views[0], views[0] + len(batch.local_views), views[1], cls)
-            scores = Scores.of(cls.unflatten(0, views), weights["cls"], now.teacher_temp)
-            lessons["cls"] = self._lesson(scores, counts, self.center, now.teacher_temp, same=False)
-            sums["cls"] = (_scores_of_sum(weights["cls"], cls.sum(0)), len(cls))
-        if self.slots["patch"] == "online":
-            scores = Scores.of(patch[None], weights["patch"], now.teacher_patch_temp)
-            center = self.patch_center
-            lessons["patch"] = self._lesson(scores, batch.mask_weights, center, now.teacher_patch_temp, same=True)
-            sums["patch"] = (torch.zeros_like(center[0]), 0)
-            if patch_sum is not None:
-                sums["patch"] = (_scores_of_sum(weights["patch"], patch_sum), batch.mask.numel())
-        return lessons, sums
-
-    def _lesson(self, scores: Scores, weights: Tensor, center: Tensor, temp: float, *, same: bool) -> Lesson:
-        if self.balance == "sinkhorn":
-            counts = (weights != 0).to(weights.dtype)
-            offset = sinkhorn_offset(scores, counts, self.sinkhorn_iterations, self.sum_over_ranks)
-        else:
-            offset = center_offset(center, temp)
-        return Lesson(scores=scores, offset=offset, weights=weights, same=same, score_chunk=self.score_chunk)
-
     def _masked(self, batch: Batch) -> Tensor:
         """Positions of the patches that have a target, int64 `[M]`."""
         return batch.mask_index if self.masks else batch.mask_index[:0]
 
-    def _bottlenecks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Teacher bottlenecks of class tokens `[V * B, d]`, masked patches `[M, d]`, and their sum over all patches.
+    def _taught(self, batch: Batch) -> dict[str, Taught]:
+        """The teacher's bottlenecks by slot.
 
         The centre needs the mean score over *all* patches. The last layer is linear, so that mean is the layer
         applied to the mean bottleneck, and no other patch needs its K' scores. Sinkhorn needs no centre, hence no
@@ -244,10 +237,19 @@ class Objective(nn.Module):
         images, masked = batch.global_views.flatten(0, 1), self._masked(batch)
         if self.balance == "sinkhorn" or not self.masks:
             cls, patch = head.bottlenecks(backbone(images, patches=masked), len(images))
-            return cls, patch, None
-        cls, every = head.image_bottlenecks(backbone(images))
-        patches = every.flatten(0, 1)
-        return cls, patches.index_select(0, masked), patches.sum(dim=0)
+            total, count = torch.zeros_like(cls[0]), 0
+        else:
+            cls, every = head.image_bottlenecks(backbone(images))
+            patches = every.flatten(0, 1)
+            patch, total, count = patches.index_select(0, masked), patches.sum(dim=0), batch.mask.numel()
+        taught = {}
+        if self.slots["cls"] != "none":
+            views = (len(batch.global_views), batch.num_images)
+            weights = cross_view_weights(views[0], views[0] + len(batch.local_views), views[1], cls)
+            taught["cls"] = Taught(cls.unflatten(0, views), weights, cls.sum(dim=0), len(cls))
+        if self.slots["patch"] != "none":
+            taught["patch"] = Taught(patch[None], batch.mask_weights, total, count)
+        return taught
 
     @torch.no_grad()
     def after_update(self, stats: Stats, now: Now, finite: Tensor) -> Stats:

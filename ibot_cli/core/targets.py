@@ -8,15 +8,19 @@ Shapes: V views, R rows (images or patches), d bottleneck, K prototypes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 SumOverRanks = Callable[[Tensor], Tensor]
 
-CHUNK_ELEMENTS, CHUNK_ROWS = 2**22, 256  # below so many rows, reading the prototypes takes longer than multiplying
+CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**24}  # scores of a chunk; some six numbers are held for each
+CHUNK_ROWS = 256  # of fewer rows the products are slow: they read all prototypes for each chunk
 
 
 def identity(tensor: Tensor) -> Tensor:
@@ -24,10 +28,22 @@ def identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def chunks(num_rows: int, views: int, prototypes: int) -> Iterator[slice]:
-    """Parts of `num_rows` whose scores, `[views, part, prototypes]`, are small enough to be made at once."""
-    step = max(1, max(CHUNK_ROWS, CHUNK_ELEMENTS // prototypes) // views)
-    return (slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step))
+def chunks(num_rows: int, views: int, prototypes: int, device: torch.device) -> Iterator[slice]:
+    """Parts of `num_rows` of one length, so that compiled code meets one shape; the last may reach beyond the end.
+
+    Their scores, `[views, part, prototypes]`, are few enough to be made at once.
+    """
+    most = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]) // prototypes)
+    number = math.ceil(num_rows / max(1, most // views))
+    size = math.ceil(num_rows / max(1, number))
+    return (slice(index * size, (index + 1) * size) for index in range(number))
+
+
+def padded(rows: Tensor, part: slice, dim: int) -> Tensor:
+    """A part of the rows in dimension `dim`, the last or the one before, with zeros for those beyond the end."""
+    found = rows[..., part, :] if dim == -2 else rows[..., part]
+    missing = part.stop - part.start - found.shape[dim]
+    return functional.pad(found, (0, 0) * (-1 - dim) + (0, missing)) if missing else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +67,25 @@ class Scores:
         return cls(rows=(bottlenecks / temp).to(dtype), weight=weight.to(dtype))
 
     def part(self, rows: slice) -> Tensor:
-        """The scores of some rows, `[V, part, K]`."""
+        """The scores of some rows, `[V, part, K]`; 0 for rows beyond the end."""
         with torch.autocast(self.rows.device.type, enabled=False):
-            return self.rows[:, rows] @ self.weight.t()
+            return padded(self.rows, rows, -2) @ self.weight.t()
+
+
+class Taught(NamedTuple):
+    """What one slot needs of the teacher.
+
+    Attributes:
+        rows: Unit vectors, `[V, B, d]` of class tokens or `[1, M, d]` of masked patches.
+        weights: Of the rows' losses, `[B]` or `[M]`; 0 for padding.
+        total: Sum of the unit vectors that the centre follows, `[d]`.
+        total_rows: Their number; 0 where no centre is kept.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    total: Tensor
+    total_rows: int
 
 
 def center_offset(center: Tensor, temp: float) -> Tensor:
@@ -94,13 +126,13 @@ def sinkhorn_offset(
     tiny = torch.finfo(offset.dtype).tiny
     for iteration in range(iterations):
         columns = torch.zeros_like(offset)
-        for rows in chunks(num_rows, views, len(offset)):
+        for rows in chunks(num_rows, views, len(offset), offset.device):
             table = scores.part(rows) - offset
             if iteration:
                 table = torch.softmax(table, dim=-1)
             else:
                 table = table.sub_(table.amax(dim=-1, keepdim=True)).exp_()
-            columns += (counts[rows, None] * table).sum((0, 1))
+            columns += table.flatten(0, 1).t() @ padded(counts, rows, -1).repeat(views)
         columns = sum_over_ranks(columns)
         offset = offset + torch.where(columns > tiny, columns, 1.0).log()
     return offset

@@ -55,8 +55,8 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 @pytest.fixture(params=[1, 10_000])
 def small_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of one image or of a few patches; or all at once."""
-    monkeypatch.setattr(targets, "CHUNK_ROWS", 3 * request.param)
-    monkeypatch.setattr(targets, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(targets, "CHUNK_ROWS", 4 * request.param)
+    monkeypatch.setitem(targets.CHUNK_ELEMENTS, "cpu", 1)
 
 
 @pytest.mark.usefixtures("small_chunks")
