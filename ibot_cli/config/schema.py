@@ -269,7 +269,7 @@ class RuntimeConfig:
     workers: int | None = setting(None, "Loader processes; 0 loads in the main process.", low=0, auto=True)
     threads: int | None = setting(None, "CPU threads of the main process.", low=1, auto=True)
     compile: bool | None = setting(
-        None, "Compile the blocks, on or off; auto compiles on CUDA where a compiler works.", auto=True
+        None, "Compile blocks and losses, on or off; auto compiles on CUDA where a compiler works.", auto=True
     )
     checkpointing: Literal["none", "blocks"] = setting(
         "none", "blocks computes each block again in the backward pass: the same numbers, less memory, more time."
