@@ -41,7 +41,7 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
     Returns:
         `[..., E]`; the norm's output is not kept.
     """
-    if _plain():
+    if _plain(x):
         normed: Tensor = linear(norm(x))
         return normed
     out: Tensor = _NormLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps, _product_type(x))
@@ -59,7 +59,7 @@ def gelu_linear(x: Tensor, act: nn.GELU, linear: nn.Linear) -> Tensor:
     Returns:
         `[..., E]`; the activation's output is not kept.
     """
-    if _plain():
+    if _plain(x):
         activated: Tensor = linear(act(x))
         return activated
     out: Tensor = _GeluLinear.apply(x, linear.weight, linear.bias, act.approximate, _product_type(x))
@@ -71,9 +71,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def _plain() -> bool:
-    """Without a backward pass nothing is kept, and a compiler decides by itself what to make again."""
-    return not torch.is_grad_enabled() or torch.compiler.is_compiling()
+def _plain(x: Tensor) -> bool:
+    """Whether torch's own layers do better.
+
+    Without a backward pass nothing is kept, and a compiler decides by itself what to make again. Half precision on a
+    CPU has fast products and slow everything else: making things again would take 8 % of the step.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return True
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def _product_type(x: Tensor) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from ibot_cli.core import linear
 from ibot_cli.core.linear import gelu_linear, norm_linear, norm_mlp
 
 Layer = Callable[[Tensor], Tensor]
@@ -61,7 +62,9 @@ def test_values_and_gradients_are_the_plain_layers(dtype: torch.dtype, approxima
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_also_under_autocast(half: torch.dtype) -> None:
+def test_also_under_autocast(half: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; a CPU takes the plain layers then."""
+    monkeypatch.setattr(linear, "_plain", lambda x: False)
     layers, x = Layers(), tokens()
     out, *grads = results(layers.lean, layers, x, half)
     assert out is not None and out.dtype == half
@@ -104,6 +107,8 @@ def test_neither_the_norm_nor_the_activation_is_kept() -> None:
 
     rows = x[..., 0].numel()
     assert kept(layers.plain) - kept(layers.lean) == rows * (8 + 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kept(layers.plain) == kept(layers.lean)  # half precision on a CPU: time counts more
 
 
 def test_the_parts_alone_and_without_gradient() -> None:
