@@ -77,7 +77,9 @@ class LossScale:
         """What a checkpoint keeps."""
         return {"scale": self.scale, "steps": self.steps}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """The opposite of `state`."""
-        self.scale.copy_(state["scale"])
-        self.steps.copy_(state["steps"])
+
+def restore_scale(scaler: LossScale | None, state: dict[str, Tensor] | None) -> None:
+    """Takes up the state of a checkpoint where there is a scale and a state."""
+    if scaler is not None and state is not None:
+        scaler.scale.copy_(state["scale"])
+        scaler.steps.copy_(state["steps"])

@@ -17,7 +17,7 @@ from ibot_cli.config.schema import Config
 from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.objective import Objective
-from ibot_cli.core.scale import LossScale
+from ibot_cli.core.scale import LossScale, restore_scale
 from ibot_cli.data.loader import StepData, ViewLoader
 from ibot_cli.data.rng import step_generator
 from ibot_cli.data.sources import Source, known_fingerprint
@@ -130,8 +130,7 @@ class Loop:
         try:
             if self.beginning is not None:
                 self._keep_beginning()
-            tf32 = self.plan.config.runtime.precision == "tf32"
-            with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
+            with float32_products(tf32=self.plan.tf32), StopRequest(self.reporter.stopping) as stop:
                 after = partial(self._after_update, stop)
                 while not until_too_large(self.loader.steps(self.step, schedule.total_steps), self.update, after):
                     self._halve_micro_batch()
@@ -284,8 +283,7 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.sums.restore(state["epoch_sums"], device)
         self.watch.restore(state["watch"])
-        if self.settings.scaler is not None and state.get("loss_scale") is not None:
-            self.settings.scaler.restore(state["loss_scale"])
+        restore_scale(self.settings.scaler, state.get("loss_scale"))
         self.window.bad_steps = state["bad_steps"]
         self.loader.bad.load_state_dict(state["bad_files"])
         self.step = self._saved_step = step

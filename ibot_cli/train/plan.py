@@ -67,6 +67,11 @@ class Plan:
     memory: Memory | None
 
     @property
+    def tf32(self) -> bool:
+        """Whether float32 products may be rounded to TF32."""
+        return self.config.runtime.precision == "tf32"
+
+    @property
     def micro_batch_size(self) -> int:
         """Images per forward pass in one process."""
         return known(self.config.train.micro_batch_size)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ibot_cli.core.scale import LARGEST, LossScale, ScaleReport
+from ibot_cli.core.scale import LARGEST, LossScale, ScaleReport, restore_scale
 
 LOSSES = torch.tensor([1.0, 2.0])
 
@@ -57,7 +57,9 @@ def test_its_state_comes_back() -> None:
     scale, other = LossScale(initial=8.0, growth_interval=3), LossScale(growth_interval=3)
     update(scale)
     update(scale)
-    other.restore({name: value.clone() for name, value in scale.state().items()})
+    restore_scale(other, {name: value.clone() for name, value in scale.state().items()})
+    restore_scale(other, None)  # of a checkpoint from before there was one
+    restore_scale(None, scale.state())
     for each in (scale, other):
         update(each)
     assert scale.state() == other.state() and scale.scale == 16

@@ -19,7 +19,7 @@ from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.classifier import Classifier
 from ibot_cli.core.optim import build_optimizer
-from ibot_cli.core.scale import LossScale
+from ibot_cli.core.scale import LossScale, restore_scale
 from ibot_cli.data.finetune_loader import FinetuneLoader, FinetuneStep, LabelledBatch
 from ibot_cli.data.rng import step_generator
 from ibot_cli.evaluate.labelled import Labelled
@@ -123,8 +123,7 @@ class FinetuneLoop:
         self.reporter.start(self.step, schedule.total_steps, schedule.steps_per_epoch)
         self.window.restart_clock()
         try:
-            tf32 = self.plan.config.runtime.precision == "tf32"
-            with float32_products(tf32=tf32), StopRequest(self.reporter.stopping) as stop:
+            with float32_products(tf32=self.plan.tf32), StopRequest(self.reporter.stopping) as stop:
                 after = partial(self._after_update, stop)
                 while not until_too_large(self.loader.steps(self.step, schedule.total_steps), self._update, after):
                     self._halve_micro_batch()
@@ -292,8 +291,7 @@ class FinetuneLoop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state["best"]
         self.losses.copy_(state["epoch_losses"])
-        if self.settings.scaler is not None and state.get("loss_scale") is not None:
-            self.settings.scaler.restore(state["loss_scale"])
+        restore_scale(self.settings.scaler, state.get("loss_scale"))
         self.window.bad_steps = state["bad_steps"]
         self.loader.bad.load_state_dict(state["bad_files"])
         self.step = self._saved_step = step

@@ -67,6 +67,11 @@ class FinetunePlan:
     memory: Memory | None
 
     @property
+    def tf32(self) -> bool:
+        """Whether float32 products may be rounded to TF32."""
+        return self.config.runtime.precision == "tf32"
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """What the network's products are computed in under autocast while training, None for no autocast."""
         return AUTOCAST[known(self.config.runtime.precision)]
