@@ -102,13 +102,17 @@ class ViT(Backbone):
         patches: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
-        return self.together([Crops(images, mask, drop_path, patches)])[0]
+        return self.packed([Crops(images, mask, drop_path, patches)])[0]
 
     def together(self, crops: Sequence[Crops]) -> list[Tensor]:
-        """See `Backbone.together`; only the attention keeps images of different sizes apart."""
+        """See `Backbone.together`; a CPU, which waits for no launch of a kernel, takes one size after the other."""
+        return super().together(crops) if crops[0].images.device.type == "cpu" else self.packed(crops)
+
+    def packed(self, crops: Sequence[Crops]) -> list[Tensor]:
+        """`together` through one pass, in which only the attention keeps images of different sizes apart."""
         tokens = [self._embed(c.images, c.mask) for c in crops]
         shapes = tuple((x.shape[0], x.shape[1]) for x in tokens)
-        x, wanted = _packed(tokens), self._wanted(tokens, crops)
+        x, wanted = _joined([t.flatten(0, 1) for t in tokens]), self._wanted(tokens, crops)
         factors = _factors(crops, shapes)
         for index, block in enumerate(self.blocks):
             last = index == self.num_blocks - 1
@@ -237,12 +241,15 @@ def run_block(
     Returns:
         `[rows, D]`, or as many rows as are wanted.
     """
-    heads = _attend(block, x, shapes)
-    if wanted is not None:
-        x, heads = x.index_select(0, wanted), heads.index_select(0, wanted)
+    proj, heads = block.attn.proj, _attend(block, x, shapes)
+    if wanted is None:
+        # Joined after the projection, which keeps its input: joining before it would keep another copy.
+        branch = _joined([proj(part) for part in heads])
+    else:
+        x, branch = x.index_select(0, wanted), proj(_joined(heads).index_select(0, wanted))
         factors = None if factors is None else factors.index_select(1, wanted)
     attn, mlp = (None, None) if factors is None else factors.unbind()
-    x = residual(x, block.ls1(block.attn.proj(heads)), attn)
+    x = residual(x, block.ls1(branch), attn)
     return residual(x, block.ls2(norm_mlp(x, block.norm2, block.mlp)), mlp)
 
 
@@ -251,17 +258,17 @@ def _alone(block: Block, x: Tensor) -> Tensor:
     return run_block(block, x.flatten(0, 1), ((x.shape[0], x.shape[1]),)).view_as(x)
 
 
-def _attend(block: Block, x: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
-    """Norm and attention of packed tokens `[rows, D]` up to the output projection, each image by itself."""
+def _attend(block: Block, x: Tensor, shapes: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Norm and attention of packed tokens up to the output projection, `[B * T, D]` of each size."""
     layer = block.attn
     qkv = norm_linear(x, block.norm1, layer.qkv).unflatten(-1, (3, layer.num_heads, layer.head_dim))
     parts = qkv.split([images * tokens for images, tokens in shapes])
-    return _packed([attend_qkv(part.unflatten(0, shape)) for part, shape in zip(parts, shapes, strict=True)])
+    return [attend_qkv(part.unflatten(0, shape)).flatten(0, 1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _packed(parts: Sequence[Tensor]) -> Tensor:
-    """`[B, T, D]` of several sizes as `[rows, D]`."""
-    return parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat([part.flatten(0, 1) for part in parts])
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Rows of several sizes one after the other; those of one are not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _factors(crops: Sequence[Crops], shapes: tuple[tuple[int, int], ...]) -> Tensor | None:
