@@ -54,8 +54,8 @@ def pretrain(
 
     with waiting("Loading PyTorch ..."):
         from ibot_cli import distributed
-        from ibot_cli.train.launch import execute, prepare
         from ibot_cli.train.interrupt import Interrupted, resume_command
+        from ibot_cli.train.launch import execute, prepare
 
     writes = distributed.rank() == 0
     with distributed.process_group():
