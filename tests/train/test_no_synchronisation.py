@@ -156,7 +156,10 @@ def test_a_step_waits_for_nothing(work: Work) -> None:
         step()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[] if name == "separate_batch_norm" else pytest.mark.slow) for name in METHODS],
+)
 def test_everything_is_made_where_the_networks_are(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device, which has shapes only; autocast and the fused optimiser do not know it."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())
