@@ -54,6 +54,7 @@ def score_chunk(teacher: Tensor, student: Tensor, offset: Tensor, weights: Tenso
     best = log_target.argmax(dim=-1)
     target = log_target.exp()
     entropy = -(log_target.mul_(target).sum(dim=-1) @ counts).sum()
+    del log_target
     prob_sum = target.flatten(0, 1).t() @ counts.repeat(views)
     log_student = torch.log_softmax(student, dim=-1, dtype=offset.dtype)
     if same:
@@ -178,7 +179,8 @@ class _Match(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         *gradients, factor = ctx.saved_tensors
         scale = grad * factor
-        return *(None if g is None else g * scale for g in gradients), None, None, None
+        # In place: of K x d there is one tensor, not two. A second backward pass is refused by autograd's own check.
+        return *(None if g is None else g.mul_(scale) for g in gradients), None, None, None
 
 
 def _sweep(
@@ -205,15 +207,18 @@ def _sweep(
         raw = (empty, empty) if lesson.same else (x[: len(shared)].argmax(-1) for x in (teacher[0], logits[1]))
         picks.append((best[:, : len(shared)], *raw))
         del teacher, logits
-        if not any(learns):
-            continue
         gradient = (gradient if gain == 1 else gradient * gain)[:, : len(shared)].to(scores.rows.dtype)
         if row_grad is not None:
             row_grad[:, rows] = (gradient @ scores.weight) * shared
         if weight_grad is not None:
             right = (student[:, rows] * shared).to(gradient.dtype)
             _add_product(weight_grad, gradient.flatten(0, 1).t(), right.flatten(0, 1))
-    joined = [torch.cat(p, dim=-1) for p in zip(*picks, strict=True)] or [empty.expand(len(student), 0), empty, empty]
+        del gradient
+    joined = [torch.cat(p, dim=-1) for p in zip(*picks, strict=True)] or [
+        empty.expand(len(lesson.scores.rows), 0),
+        empty,
+        empty,
+    ]
     return Matched(*sums, *joined), [row_grad, weight_grad], top / (temp * gain)
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 SumOverRanks = Callable[[Tensor], Tensor]
 
-CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**24}  # scores of a chunk; some six numbers are held for each
+CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**24}  # scores of a chunk; five numbers are held for each
 CHUNK_ROWS = 256  # of fewer rows the products are slow: they read all prototypes for each chunk
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ibot_cli.core import targets
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.losses import Lesson, Matched, cross_view_weights, match
-from ibot_cli.core.targets import Scores
+from ibot_cli.core.targets import Scores, sinkhorn_offset
+from ibot_cli.train.memory import AllocationMeter
 from tests import reference
 
 SIZE, TEMP, TEACHER_TEMP = 6, 0.1, 0.07
@@ -181,6 +183,30 @@ def test_autocast_rounds_the_scores_only(dtype: torch.dtype, tolerance: float) -
     for ours, theirs in pairs:
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < tolerance * theirs.norm()
+
+
+def test_no_table_of_all_rows_is_made() -> None:
+    """Bytes at the peak of both passes: gradients and copies of rows and prototypes, and a few tables of a chunk."""
+    rows, prototypes = 4096, 2048
+    with FakeTensorMode(), AllocationMeter() as meter:
+        student, teacher = torch.empty(1, rows, SIZE, requires_grad=True), torch.empty(1, rows, SIZE)
+        weight = torch.empty(prototypes, SIZE, requires_grad=True)
+        scores = Scores.of(teacher, torch.empty(prototypes, SIZE), TEACHER_TEMP)
+        offset = sinkhorn_offset(scores, torch.ones(rows))
+        lesson = Lesson(scores=scores, offset=offset, weights=torch.ones(rows), same=True)
+        match(student, weight, lesson, TEMP).loss.backward()
+    chunk = next(targets.chunks(rows, 1, prototypes, torch.device("cpu"))).stop * prototypes
+    assert chunk <= rows * prototypes / 4
+    assert 4 * chunk < meter.peak < 4 * (5 * chunk + 20 * SIZE * (rows + prototypes))
+
+
+def test_gradients_are_used_once() -> None:
+    """They are scaled where they lie, so a second backward pass would be wrong: it is an error."""
+    slot = Slot((1, 1), 4)
+    loss = slot.match(torch.full((4,), 0.25), same=True).loss
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_large_scores_stay_finite() -> None:

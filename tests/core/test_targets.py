@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ibot_cli.core import targets
 from ibot_cli.core.targets import Scores, SumOverRanks, center_offset, identity, sinkhorn_offset
 from tests import reference
 
@@ -58,6 +59,27 @@ def test_rows_are_distributions_at_any_scale(make: Callable[..., Tensor], scale:
 def test_sinkhorn_follows_the_naive_scaling(iterations: int, temp: float) -> None:
     logits = cosines(10, 6)
     close(sinkhorn_target(logits, temp, iterations), reference.sinkhorn(logits.double(), temp, iterations))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_chunks_and_padding_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = cosines(13, 6)
+    expected = sinkhorn_target(logits[:10], 0.05)
+    monkeypatch.setattr(targets, "CHUNK_ROWS", rows)
+    monkeypatch.setitem(targets.CHUNK_ELEMENTS, "cpu", 1)
+    counts = torch.tensor([1.0] * 10 + [0.0] * 3)
+    torch.testing.assert_close(sinkhorn_target(logits, 0.05, counts=counts)[:10], expected)
+    assert not torch.allclose(sinkhorn_target(logits, 0.05)[:10], expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "views", "parts"), [(0, 1, 0), (256, 1, 1), (257, 1, 2), (1000, 1, 4), (50, 12, 3)]
+)
+def test_chunks_have_one_length(num_rows: int, views: int, parts: int) -> None:
+    found = list(targets.chunks(num_rows, views, 8192, torch.device("cpu")))
+    assert len(found) == parts and len({part.stop - part.start for part in found}) == min(parts, 1)
+    assert [row for part in found for row in range(part.start, part.stop)][:num_rows] == list(range(num_rows))
+    assert all(part.start < num_rows for part in found)
 
 
 def test_sinkhorn_balances_the_prototypes() -> None:
