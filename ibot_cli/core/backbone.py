@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ibot_cli.core.drop_path import DropPath
+
 
 class BlockTokens(NamedTuple):
     """What one block gives for evaluations; Swin's earlier stages have other N and D.
@@ -33,7 +35,7 @@ class Crops(NamedTuple):
 
     images: Tensor
     mask: Tensor | None = None
-    drop_path: Tensor | None = None
+    drop_path: DropPath | None = None
     patches: Tensor | None = None
 
 
@@ -67,7 +69,7 @@ class Backbone(nn.Module, ABC):
         self,
         images: Tensor,
         mask: Tensor | None = None,
-        drop_path: Tensor | None = None,
+        drop_path: DropPath | None = None,
         patches: Tensor | None = None,
     ) -> Tensor:
         """Tokens after the final norm.
@@ -75,7 +77,7 @@ class Backbone(nn.Module, ABC):
         Args:
             images: `[B, C, H, W]`.
             mask: bool `[B, N]`; those patches are replaced by the mask token.
-            drop_path: `[num_blocks, 2, B]` factors of the residual branches, or None.
+            drop_path: `[num_blocks, 2, B]` factors of the residual branches, also as sub-batches, or None.
             patches: int64 `[R]`, positions in the flattened `[B * N]`, if the caller needs the class tokens and these
                 patches only; nothing is computed that serves no token but the others.
 

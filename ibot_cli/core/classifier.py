@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ibot_cli.core.backbone import Backbone
+from ibot_cli.core.drop_path import DropPath
 from ibot_cli.core.heads import BatchNorm, Head
 from ibot_cli.core.vit import ViT
 
@@ -66,12 +67,12 @@ class Classifier(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(head_init_scale)
 
-    def features(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
+    def features(self, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
         """What the head (or the projection) sees: `[B, C, H, W]` to `[B, D]`.
 
         Args:
             images: Normalised images.
-            drop_path: `[num_blocks, 2, B]` factors of the residual branches, or None.
+            drop_path: `[num_blocks, 2, B]` factors of the residual branches, also as sub-batches, or None.
         """
         if self.fc_norm is not None:
             pooled: Tensor = self.fc_norm(self.backbone(images, drop_path=drop_path)[:, 1:].mean(dim=1))
@@ -80,7 +81,7 @@ class Classifier(nn.Module):
         tokens: Tensor = self.backbone(images, drop_path=drop_path, patches=no_patch)
         return tokens
 
-    def forward(self, images: Tensor, drop_path: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
         """Class scores before the softmax, `[B, C]`; see `features`."""
         features = self.features(images, drop_path)
         logits: Tensor = self.head(features if self.projection is None else self.projection(features))

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ibot_cli.core.attention import attend_qkv
 from ibot_cli.core.backbone import Backbone, BlockTokens, init_linear, residual, wanted_rows
+from ibot_cli.core.drop_path import DropPath, plain_factors
 from ibot_cli.core.linear import norm_mlp
 
 
@@ -79,16 +80,16 @@ class Swin(Backbone):
         self,
         images: Tensor,
         mask: Tensor | None = None,
-        drop_path: Tensor | None = None,
+        drop_path: DropPath | None = None,
         patches: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
-        x = self._embed(images, mask)
+        x, factors = self._embed(images, mask), plain_factors(drop_path)
         index = 0
         for stage in self.layers:
             x = stage.downsample(x)
             for block in stage.blocks:
-                x = self._block(block, x, None if drop_path is None else drop_path[index])
+                x = self._block(block, x, None if factors is None else factors[index])
                 index += 1
         tokens = _with_average(self.norm(x))
         return tokens if patches is None else tokens.flatten(0, 1).index_select(0, wanted_rows(tokens, patches))

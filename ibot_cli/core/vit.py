@@ -15,9 +15,9 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ibot_cli.core.attention import attend_qkv
-from ibot_cli.core.backbone import Backbone, BlockTokens, Crops, init_linear, residual, wanted_rows
-from ibot_cli.core.linear import norm_linear, norm_mlp
+from ibot_cli.core.backbone import Backbone, BlockTokens, Crops, init_linear, wanted_rows
+from ibot_cli.core.block import joined, run_block
+from ibot_cli.core.drop_path import Branch, DropPath, SubBatches, plain_factors
 
 
 class Size(NamedTuple):
@@ -98,7 +98,7 @@ class ViT(Backbone):
         self,
         images: Tensor,
         mask: Tensor | None = None,
-        drop_path: Tensor | None = None,
+        drop_path: DropPath | None = None,
         patches: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
@@ -112,11 +112,11 @@ class ViT(Backbone):
         """`together` through one pass, in which only the attention keeps images of different sizes apart."""
         tokens = [self._embed(c.images, c.mask) for c in crops]
         shapes = tuple((x.shape[0], x.shape[1]) for x in tokens)
-        x, wanted = _joined([t.flatten(0, 1) for t in tokens]), self._wanted(tokens, crops)
-        factors = _factors(crops, shapes)
+        x, wanted = joined([t.flatten(0, 1) for t in tokens]), self._wanted(tokens, crops)
+        factors = _factors(crops, shapes, self.num_blocks)
         for index, block in enumerate(self.blocks):
             last = index == self.num_blocks - 1
-            x = self._block(block, x, shapes, None if factors is None else factors[index], wanted if last else None)
+            x = self._block(block, x, shapes, factors[index], wanted if last else None)
         sizes = [b * t if c.patches is None else b + len(c.patches) for c, (b, t) in zip(crops, shapes, strict=True)]
         parts = zip(crops, shapes, x.split(sizes), strict=True)
         whole = [y if c.patches is not None else self._without_registers(y.unflatten(0, s)) for c, s, y in parts]
@@ -221,62 +221,22 @@ def joined_prefix(rows: Tensor, prefix: int) -> Tensor:
     return torch.cat([rows[..., :prefix].sum(dim=-1, keepdim=True), rows[..., prefix:]], dim=-1)
 
 
-def run_block(
-    block: Block,
-    x: Tensor,
-    shapes: tuple[tuple[int, int], ...],
-    factors: Tensor | None = None,
-    wanted: Tensor | None = None,
-) -> Tensor:
-    """One block on the packed tokens of images of several sizes.
-
-    Args:
-        block: Of timm.
-        x: `[rows, D]`, for each size the tokens of its images, one after the other.
-        shapes: B and T of each size; the rows are the sum of B * T.
-        factors: `[2, rows]`, of the two residual branches, or None.
-        wanted: int64, the rows to go on with after the attention, where no token sees another one any more; None
-            for all.
-
-    Returns:
-        `[rows, D]`, or as many rows as are wanted.
-    """
-    proj, heads = block.attn.proj, _attend(block, x, shapes)
-    if wanted is None:
-        # Joined after the projection, which keeps its input: joining before it would keep another copy.
-        branch = _joined([proj(part) for part in heads])
-    else:
-        x, branch = x.index_select(0, wanted), proj(_joined(heads).index_select(0, wanted))
-        factors = None if factors is None else factors.index_select(1, wanted)
-    attn, mlp = (None, None) if factors is None else factors.unbind()
-    x = residual(x, block.ls1(branch), attn)
-    return residual(x, block.ls2(norm_mlp(x, block.norm2, block.mlp)), mlp)
-
-
 def _alone(block: Block, x: Tensor) -> Tensor:
     """A whole block for `[B, T, D]` without drop path, by the very operations of `ViT.forward`."""
     return run_block(block, x.flatten(0, 1), ((x.shape[0], x.shape[1]),)).view_as(x)
 
 
-def _attend(block: Block, x: Tensor, shapes: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """Norm and attention of packed tokens up to the output projection, `[B * T, D]` of each size."""
-    layer = block.attn
-    qkv = norm_linear(x, block.norm1, layer.qkv).unflatten(-1, (3, layer.num_heads, layer.head_dim))
-    parts = qkv.split([images * tokens for images, tokens in shapes])
-    return [attend_qkv(part.unflatten(0, shape)).flatten(0, 1) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Rows of several sizes one after the other; those of one are not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _factors(crops: Sequence[Crops], shapes: tuple[tuple[int, int], ...]) -> Tensor | None:
-    """Drop-path factors of packed tokens, `[num_blocks, 2, rows]`, or None."""
-    found = [
-        c.drop_path.repeat_interleave(t, 2) for c, (_, t) in zip(crops, shapes, strict=True) if c.drop_path is not None
-    ]
+def _factors(
+    crops: Sequence[Crops], shapes: tuple[tuple[int, int], ...], num_blocks: int
+) -> Sequence[Tensor | tuple[Branch, Branch] | None]:
+    """Drop-path factors of packed tokens, `[2, rows]` for each block; sub-batches where there is one size only."""
+    dropped = [plain_factors(c.drop_path) for c in crops]
+    found = [f.repeat_interleave(t, 2) for f, (_, t) in zip(dropped, shapes, strict=True) if f is not None]
     if not found:
-        return None
+        return [None] * num_blocks
     assert len(found) == len(crops), "drop path for all images or for none"
-    return torch.cat(found, dim=2)
+    factors, alone = torch.cat(found, dim=2).unbind(), crops[0]
+    if len(crops) > 1 or not isinstance(alone.drop_path, SubBatches):
+        return factors
+    # Of the last block, which few tokens leave, there is little to spare.
+    return alone.drop_path.branches if alone.patches is None else [*alone.drop_path.branches[:-1], factors[-1]]

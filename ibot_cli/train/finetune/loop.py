@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 
 from ibot_cli import distributed
 from ibot_cli.config.finetune import FinetuneConfig
@@ -18,6 +17,7 @@ from ibot_cli.config.load import to_yaml
 from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.classifier import Classifier
+from ibot_cli.core.drop_path import DropPath, placed
 from ibot_cli.core.optim import build_optimizer
 from ibot_cli.core.scale import LossScale, restore_scale
 from ibot_cli.data.finetune_loader import FinetuneLoader, FinetuneStep, LabelledBatch
@@ -161,7 +161,7 @@ class FinetuneLoop:
         counted = torch.stack([report.loss.double(), torch.ones_like(report.loss, dtype=torch.float64)])
         self.losses += torch.where(report.finite, counted, 0.0)
 
-    def _with_drop_path(self, data: FinetuneStep) -> Iterator[tuple[LabelledBatch, Tensor | None]]:
+    def _with_drop_path(self, data: FinetuneStep) -> Iterator[tuple[LabelledBatch, DropPath | None]]:
         """The micro-batches with their slices of the step's draws, which are made for the whole global batch."""
         config = self.plan.config
         factors = drop_path_factors(
@@ -174,8 +174,8 @@ class FinetuneLoop:
         start = data.position.start
         for batch in data.micro:
             stop = start + len(batch)
-            part = None if factors is None else factors[:, :, 0, start:stop].contiguous().to(self.plan.device)
-            yield batch, part
+            part = None if factors is None else factors[:, :, 0, start:stop].contiguous()
+            yield batch, placed(part, config.model.drop_path, self.plan.device, whole=self.compilation.active)
             start = stop
 
     def _after_update(self, stop: StopRequest) -> None:

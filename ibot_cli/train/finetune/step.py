@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibot_cli.core.classifier import Classifier
+from ibot_cli.core.drop_path import DropPath
 from ibot_cli.core.optim import apply_schedule, clip_gradients, gated_step
 from ibot_cli.core.scale import LossScale, ScaleReport
 from ibot_cli.data.finetune_loader import LabelledBatch
@@ -55,7 +56,7 @@ class FinetuneStepSettings:
 def finetune_step(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
-    batches: Sequence[tuple[LabelledBatch, Tensor | None]],
+    batches: Sequence[tuple[LabelledBatch, DropPath | None]],
     lr: float,
     settings: FinetuneStepSettings,
 ) -> FinetuneReport:
@@ -66,7 +67,7 @@ def finetune_step(
     Args:
         model: The classifier.
         optimizer: From `build_optimizer` with a layer decay.
-        batches: Micro-batches, each with its drop-path factors `[num_blocks, 2, b]` or None.
+        batches: Micro-batches, each with its drop-path factors `[num_blocks, 2, b]`, also as sub-batches, or None.
         lr: Learning rate of the head.
         settings: See there.
 
@@ -89,7 +90,7 @@ def finetune_step(
 
 
 def passes(
-    model: Classifier, batches: Sequence[tuple[LabelledBatch, Tensor | None]], settings: FinetuneStepSettings
+    model: Classifier, batches: Sequence[tuple[LabelledBatch, DropPath | None]], settings: FinetuneStepSettings
 ) -> list[Tensor]:
     """Forward and backward passes of a step: the micro-batches' shares of the loss; the gradients are the model's.
 
