@@ -7,6 +7,7 @@ Shapes: V teacher views, S student views, R rows (images; or patches, with V = S
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from torch.autograd.function import once_differentiable
 from ibot_cli.core.stats import SlotStats
 from ibot_cli.core.targets import Scores, chunks, padded
 
-HALF_GAIN = 64.0  # lifts probabilities out of float16's smallest numbers, and no sum of rows near its largest
+HALF_GAIN = 64.0  # lifts probabilities out of float16's smallest numbers
+HALF_LARGEST = 2.0**15  # what sums of float16 products are kept below
 
 
 class Scored(NamedTuple):
@@ -211,8 +213,11 @@ def _sweep(
         if row_grad is not None:
             row_grad[:, rows] = (gradient @ scores.weight) * shared
         if weight_grad is not None:
-            right = (student[:, rows] * shared).to(gradient.dtype)
-            _add_product(weight_grad, gradient.flatten(0, 1).t(), right.flatten(0, 1))
+            # Rows may all agree, and an entry of the gradient is at most as large as there are views of the teacher.
+            sum_of_rows = gain * len(lesson.scores.rows) * gradient.shape[:2].numel()
+            ease = 1.0 if gain == 1 else 2.0 ** -max(0, math.ceil(math.log2(sum_of_rows / HALF_LARGEST)))
+            right = (student[:, rows] * (shared * ease)).to(gradient.dtype)
+            _add_product(weight_grad, gradient.flatten(0, 1).t(), right.flatten(0, 1), 1 / ease)
         del gradient
     joined = [torch.cat(p, dim=-1) for p in zip(*picks, strict=True)] or [
         empty.expand(len(lesson.scores.rows), 0),
@@ -222,9 +227,9 @@ def _sweep(
     return Matched(*sums, *joined), [row_grad, weight_grad], top / (temp * gain)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """`total += left @ right`, in one operation where the types agree."""
+def _add_product(total: Tensor, left: Tensor, right: Tensor, factor: float) -> None:
+    """`total += factor * left @ right`, in one operation where the types agree."""
     if total.dtype == left.dtype:
-        torch.addmm(total, left, right, out=total)
+        torch.addmm(total, left, right, alpha=factor, out=total)
     else:
-        total += left @ right
+        total.add_(left @ right, alpha=factor)

@@ -185,6 +185,18 @@ def test_autocast_rounds_the_scores_only(dtype: torch.dtype, tolerance: float) -
         assert (ours - theirs).norm() < tolerance * theirs.norm()
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_float16_holds_the_gradient_of_rows_that_all_agree(same: bool) -> None:
+    """No loss scale could help: what the products sum does not depend on it."""
+    slot, rows = Slot((1, 1) if same else (2, 4), 1, prototypes=16), 3000
+    slot.student, slot.teacher = (x.detach().repeat(1, rows, 1) for x in (slot.student, slot.teacher))
+    weights = torch.full((rows,), 1 / rows)
+    exact = torch.autograd.grad(slot.match(weights, same).loss, slot.weight)[0]
+    with torch.autocast("cpu", dtype=torch.float16):
+        rounded = torch.autograd.grad(slot.match(weights, same).loss, slot.weight)[0]
+    assert (rounded - exact).norm() < 0.004 * exact.norm()
+
+
 def test_no_table_of_all_rows_is_made() -> None:
     """Bytes at the peak of both passes: gradients and copies of rows and prototypes, and a few tables of a chunk."""
     rows, prototypes = 4096, 2048
