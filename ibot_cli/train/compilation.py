@@ -17,7 +17,7 @@ from ibot_cli.core.objective import Objective
 from ibot_cli.errors import TrainingError
 from ibot_cli.train.build import masks_of
 from ibot_cli.train.choices import Choice
-from ibot_cli.train.out_of_memory import OutOfMemory
+from ibot_cli.train.out_of_memory import OutOfMemory, fits
 from ibot_cli.train.reporter import Reporter
 
 COMPILE = "runtime.compile"
@@ -140,8 +140,8 @@ class Compilation:
             except Exception as error:
                 self._end()
                 forget()
-                passes()  # what fails without a compiler too is not the compiler's failure
-                return _reason(error), False
+                # what fails without a compiler too is not the compiler's failure; too little memory is the step's
+                return _reason(error), not fits(passes)
             finally:
                 forget()
         return None, False

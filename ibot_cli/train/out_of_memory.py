@@ -142,13 +142,14 @@ class Rehearsals:
         if distributed.world() == 1 or self.left == 0:
             return
         self.left -= 1
-        lacking = not _fits(passes)
+        lacking = not fits(passes)
         forget()
         if distributed.any_rank(lacking, self.device):
             raise OutOfMemory(everywhere=True)
 
 
-def _fits(passes: Callable[[], object]) -> bool:
+def fits(passes: Callable[[], object]) -> bool:
+    """Whether passes, done without the other processes, find the memory that they need."""
     try:
         with distributed.alone():
             passes()

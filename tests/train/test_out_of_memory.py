@@ -13,9 +13,11 @@ import yaml
 
 from ibot_cli import distributed
 from ibot_cli.config.load import resolve
+from ibot_cli.core.backbone import build_backbone
 from ibot_cli.core.batch import Batch
 from ibot_cli.core.objective import Objective
 from ibot_cli.errors import TrainingError
+from ibot_cli.train.compilation import Compilation
 from ibot_cli.train.launch import Request, execute, prepare
 from ibot_cli.train.out_of_memory import OutOfMemory, composed_terms, halved, is_out_of_memory, notice, within_memory
 from ibot_cli.train.reporter import Silent
@@ -154,6 +156,28 @@ def test_resumed_with_what_fitted(images: Path, tmp_path: Path, monkeypatch: pyt
         path.unlink()
     assert train(images, tmp_path / "run", resume=True) == []
     runs.assert_same(results(tmp_path / "run"), results(tmp_path / "small"))
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_compiler_that_fails_where_memory_lacks_too(monkeypatch: pytest.MonkeyPatch, required: bool) -> None:
+    """The user learns of the compiler, the other processes hear of both, and the step finds its shortage itself."""
+    answers: list[bool] = []
+    monkeypatch.setattr(distributed, "any_rank", lambda flag, device: answers.append(flag) or flag)
+    backbone = build_backbone(arch="vit_tiny", image_size=32, width=6, depth=1, heads=1)
+    compilation, told = Compilation([backbone], torch.device("cpu"), required=required), Told()
+
+    def work() -> None:
+        if compilation.active:
+            raise RuntimeError("no compiler for this graph")
+        raise OutOfMemory(everywhere=False)
+
+    if required:
+        with pytest.raises(TrainingError, match="no compiler for this graph"):
+            compilation.try_out(work, lambda: None, told)
+    else:
+        compilation.try_out(work, lambda: None, told)
+        assert "no compiler for this graph" in told.warnings[0]
+    assert answers == [True, True] and not compilation.active and not compilation.due
 
 
 def test_one_image_is_too_much(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
