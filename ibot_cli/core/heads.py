@@ -50,7 +50,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_var", torch.ones(size))
         self.sum_over_ranks: SumOverRanks = identity
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `[..., size]` in float32; batch statistics while training, running ones otherwise."""
@@ -65,15 +65,19 @@ class BatchNorm(nn.Module):
         mean = self.sum_over_ranks(flat.sum(0)) / count
         var = self.sum_over_ranks((flat - mean).square().sum(0)) / count
         # As in torch, the running variance is the unbiased one.
-        self._pending.append((mean.detach(), var.detach() * (count / (count - 1).clamp(min=1))))
+        self._pending.append((mean.detach(), var.detach() * (count / (count - 1).clamp(min=1)), count > 0))
         return mean, var
 
     @torch.no_grad()
     def commit(self, finite: Tensor) -> None:
-        """Moves the running statistics by what was seen since the last call, where `finite` is true."""
-        for mean, var in self._pending:
-            self.running_mean.lerp_(torch.where(finite, mean, self.running_mean), self.momentum)
-            self.running_var.lerp_(torch.where(finite, var, self.running_var), self.momentum)
+        """Moves the running statistics by what was seen since the last call, where `finite` is true.
+
+        Calls without a row say nothing: an MLP of the patches' own has none where no patch is masked.
+        """
+        for mean, var, any_row in self._pending:
+            moves = finite & any_row
+            self.running_mean.lerp_(torch.where(moves, mean, self.running_mean), self.momentum)
+            self.running_var.lerp_(torch.where(moves, var, self.running_var), self.momentum)
         self._pending.clear()
 
     def discard(self) -> None:

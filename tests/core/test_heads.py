@@ -159,6 +159,14 @@ def test_running_statistics_move_only_with_a_good_commit() -> None:
     assert not torch.equal(norm.running_mean, before["running_mean"])
 
 
+def test_no_rows_say_nothing_about_their_statistics() -> None:
+    norm, _ = norms()
+    before = tiny.snapshot(norm)
+    assert norm(tokens(0, 6)).shape == (0, 6)
+    norm.commit(torch.tensor(True))
+    assert tiny.same(tiny.snapshot(norm), before)
+
+
 def test_evaluation_notes_nothing() -> None:
     norm, _ = norms()
     norm.eval()
