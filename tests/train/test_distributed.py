@@ -89,7 +89,7 @@ def run(images: Path, out: Path, world: int, *sets: str) -> None:
     "sets",
     [
         (),
-        ("objective.balance=sinkhorn", "train.micro_batch_size=4", "train.seed=1"),
+        ("objective.balance=sinkhorn", "train.micro_batch_size=4", "train.seed=3"),
         ("head.norm=batch", "train.micro_batch_size=4", "optim.lr=0.002"),
         ("objective.patch=none", "optim.clip_mode=global"),
     ],
