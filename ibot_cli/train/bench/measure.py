@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ibot_cli import distributed
 from ibot_cli.core.arithmetic import float32_products
 from ibot_cli.data.loader import StepData
 from ibot_cli.data.prefetch import CudaLanes, Wait
@@ -62,7 +63,7 @@ def measure(bench: Bench, *, steps: int, warmup: int, reporter: Reporter) -> Tim
     Args:
         bench: What to time.
         steps: Updates that count.
-        warmup: Updates before them that do not.
+        warmup: Updates before them that do not; more where `warmup_of` says so.
         reporter: Told what is being done.
 
     Raises:
@@ -121,7 +122,7 @@ class Clock:
 def _measure(bench: Bench, run: RunDirectory, steps: int, warmup: int, reporter: Reporter) -> Timings:
     plan = bench.plan
     loop = Loop(plan, bench.source, run, reporter, step=plan.schedule.total_steps // 2)
-    loading = None
+    loading, warmup = None, warmup_of(loop, warmup)
     if not bench.synthetic:
         reporter.say(f"The loader by itself, {counted(warmup, 'step')} to warm up and {steps:,} that count ...")
         loading = _passed(loop.loader.steps(loop.step, loop.step + warmup + steps), plan.device, lambda data: None)
@@ -149,6 +150,20 @@ def _measure(bench: Bench, run: RunDirectory, steps: int, warmup: int, reporter:
         peak_rate=gemm_rate(operations.largest(LAYERS), plan.dtype or torch.float32, plan.device),
         compiled=loop.compilation.active,
     )
+
+
+def warmup_of(loop: Loop, asked: int) -> int:
+    """Steps before those that count: at least as many as take longer than all later ones.
+
+    Several processes make the passes of their first steps twice, and the compiler sees a size of masked patches with
+    the synthetic views that have it.
+
+    Args:
+        loop: About to make its first step.
+        asked: What was asked for.
+    """
+    tried = loop.rehearsals.left if distributed.world() > 1 else 0
+    return max(asked, tried, POOL if loop.compilation.active else 0)
 
 
 def _views(bench: Bench, loop: Loop, count: int) -> Generator[StepData, None, None]:

@@ -6,12 +6,13 @@ import json
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from ibot_cli import console
+from ibot_cli import console, distributed
 from ibot_cli.errors import TrainingError
 from ibot_cli.train.bench import measure as module
 from ibot_cli.train.bench.measure import measure
@@ -20,6 +21,7 @@ from ibot_cli.train.bench.peak import gemm_rate
 from ibot_cli.train.bench.result import Spread, result_of
 from ibot_cli.train.bench.setup import Bench, prepare_bench
 from ibot_cli.train.loop import Loop
+from ibot_cli.train.out_of_memory import Rehearsals
 from ibot_cli.train.reporter import Silent
 from ibot_cli.train.request import Request
 from tests.train import runs
@@ -57,6 +59,19 @@ def test_synthetic_views_go_through_the_updates_of_a_run(
     # two micro-batches of 4 images, 2 views of 16 patches each, half of which are masked
     assert timings.operations == 2 * count_operations(synthetic.plan.config, 4, 4 * 2 * 8).total
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "world", "compiled", "expected"), [(1, 1, False, 1), (1, 2, False, 2), (1, 1, True, 2), (5, 2, True, 5)]
+)
+def test_steps_that_are_tried_or_compiled_first_do_not_count(
+    asked: int, world: int, compiled: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: world)
+    loop: Any = SimpleNamespace(
+        rehearsals=Rehearsals(torch.device("cpu")), compilation=SimpleNamespace(active=compiled)
+    )
+    assert module.warmup_of(loop, asked) == expected
 
 
 def test_real_images_are_loaded_by_themselves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
