@@ -79,7 +79,8 @@ def _head(head: HeadSizes) -> str:
         text = f"{head.prototypes:,} prototypes of class tokens, {head.patch_prototypes:,} of patches"
     batch = ", batch norm" if head.norm == "batch" else ""
     layers = counted(head.num_layers, "layer")
-    return f"{text}; MLP of {layers}, {head.hidden_size:,} wide, bottleneck {head.bottleneck_size}{batch}"
+    mlp = "an MLP each" if head.separate_mlp else "MLP"
+    return f"{text}; {mlp} of {layers}, {head.hidden_size:,} wide, bottleneck {head.bottleneck_size}{batch}"
 
 
 def _images(found: Inspection) -> str:

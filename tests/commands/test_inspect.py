@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from ibot_cli.config.load import from_mapping
+from ibot_cli.core.heads import Head
 from tests.commands.conftest import Ibot
 from tests.evaluate.inspection.networks import CONFIG, fresh, with_structure, write_run
 
@@ -34,6 +35,15 @@ def test_what_people_see(ibot: Ibot) -> None:
     assert lines[3] == "verdict trained: the weights were trained, and different images get different features."
     assert lines.index("looked at what it says") < lines.index("part parameters rms smallest largest student apart")
     assert "The student is 0.0% of the teacher's norm away from it." in lines
+
+
+def test_a_patch_mlp_of_its_own_is_told(ibot: Ibot) -> None:
+    above = Head(32, 40, 20, hidden_size=24, bottleneck_size=16, separate_mlp=True).state_dict()
+    state = with_structure(fresh()) | {f"head.{name}": value for name, value in above.items()}
+    write_run(Path("apart"), state, state)
+    shown = " ".join(ibot("inspect", "apart", "--no-features").err.split())
+    assert "head 40 prototypes of class tokens, 20 of patches; an MLP each of 3 layers, 24 wide, bottleneck 16" in shown
+    assert json.loads(ibot("inspect", "apart", "--json", "--no-features").out)["head"]["separate_mlp"] is True
 
 
 def test_json_on_stdout(ibot: Ibot) -> None:

@@ -30,6 +30,7 @@ class HeadSizes:
     bottleneck_size: int
     num_layers: int
     norm: str
+    separate_mlp: bool
     duplicates: tuple[Duplicates, ...]
 
 
@@ -223,6 +224,7 @@ def _head_sizes(head: Head, finite: bool) -> HeadSizes:
         bottleneck_size=linear[-1].out_features,
         num_layers=len(linear),
         norm="batch" if any(isinstance(layer, BatchNorm) for layer in head.mlp) else "none",
+        separate_mlp=head.mlp2 is not None,
         duplicates=tuple(duplicates_of(layer) for layer in layers) if finite else (),
     )
 
