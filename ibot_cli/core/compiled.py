@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,8 @@ def plain_losses(objective: Objective) -> None:
 
 def _configure() -> None:
     """Room for all shapes; and the compiler works in this process only, so nothing of it stays behind."""
+    # It warns of a missing GPU also where blocks are compiled for the CPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
