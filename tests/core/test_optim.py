@@ -94,6 +94,25 @@ def test_a_bad_gradient_shows_in_the_norm(bad: float) -> None:
     assert not torch.isfinite(clip_gradients(parameters, 3.0, "tensor"))
 
 
+@pytest.mark.parametrize("scale", [None, torch.tensor(4.0)])
+@pytest.mark.parametrize("mode", ["tensor", "global"])
+def test_finite_gradients_whose_squares_are_not_are_clipped(mode: str, scale: Tensor | None) -> None:
+    """As those of a Swin's mask token are before its first update."""
+    sizes = (1e23, 1e21, 1.0)
+    parameters = [nn.Parameter(torch.zeros(4)) for _ in sizes]
+    for parameter, size in zip(parameters, sizes, strict=True):
+        parameter.grad = torch.tensor([size, -size, 0.0, 0.0])
+    total = clip_gradients(parameters, 3.0, mode, scale)
+    assert math.isfinite(total) and total.item() * (1 if scale is None else 4) == pytest.approx(2e23, rel=1e-3)
+    first, second, third = (torch.linalg.vector_norm(p.grad).item() for p in parameters if p.grad is not None)
+    assert first == pytest.approx(3 / 2**0.5, rel=1e-3)  # their bound is the sum of the entries
+    assert second == pytest.approx(first if mode == "tensor" else first / 100, rel=1e-4)
+    alone = 2**0.5 / (1 if scale is None else 4)
+    assert third == pytest.approx(alone if mode == "tensor" else 3 * 2**0.5 / 2e23, rel=1e-3)
+    parameters[2].grad = torch.tensor([math.inf, 0.0, 0.0, 0.0])
+    assert not torch.isfinite(clip_gradients(parameters, 3.0, mode, scale))
+
+
 def step(optimizer: torch.optim.Optimizer, head: nn.Module, finite: bool, value: float = 1.0) -> None:
     for parameter in head.parameters():
         parameter.grad = torch.full_like(parameter, value)
