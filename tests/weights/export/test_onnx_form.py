@@ -36,9 +36,11 @@ __all__ = ["narrow_swin"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    """The teacher of a short training with local crops, with registers and its head."""
+    """The teacher of a short training with local crops, with registers, layer scale and a head with two MLPs."""
     place = tmp_path_factory.mktemp("trained")
-    sets = ("train.epochs=1", "monitor.knn_epochs=0", "model.registers=2")
+    network = ("model.registers=2", "model.layer_scale=0.5")
+    head = ("head.shared=false", "head.separate_mlp=true", "head.patch_prototypes=12")
+    sets = ("train.epochs=1", "monitor.knn_epochs=0", *network, *head)
     pretrain(make_images(place / "images", per_class=6), place / "run", *sets)
     return export_subject(load_weights(str(place / "run")), with_head=True)
 
@@ -71,7 +73,7 @@ def test_file_says_what_it_is(trained: Subject, folder: Path) -> None:
         "cls": ["batch", 16],
         "patches": ["batch", 16, 16],
         "cls_logits": ["batch", 16],
-        "patch_logits": ["batch", 16, 16],
+        "patch_logits": ["batch", 16, 12],
     }
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     (entry,) = model.metadata_props
@@ -132,8 +134,8 @@ def test_usage_of_features_runs(trained: Subject, folder: Path, tmp_path: Path) 
     scope: dict[str, object] = {}
     exec(compile(lines, "usage", "exec"), scope)
     shapes = {name: np.shape(scope[name]) for name in ("cls", "patches", "cls_logits", "patch_logits")}  # type: ignore[arg-type]
-    assert shapes == {"cls": (1, 16), "patches": (1, 16, 16), "cls_logits": (1, 16), "patch_logits": (1, 16, 16)}
-    assert "patch_logits = outputs[3]  # [B, 16, 16]" in lines
+    assert shapes == {"cls": (1, 16), "patches": (1, 16, 16), "cls_logits": (1, 16), "patch_logits": (1, 16, 12)}
+    assert "patch_logits = outputs[3]  # [B, 16, 12]" in lines
     assert json.loads(json.dumps(scope["about"]))["which"] == "teacher"
 
 
