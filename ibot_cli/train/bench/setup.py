@@ -8,6 +8,7 @@ from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
 from ibot_cli.data.probe import probe
 from ibot_cli.data.sources import Source
+from ibot_cli.errors import UsageError
 from ibot_cli.train.arithmetic import CORE_FLOPS
 from ibot_cli.train.bench.noise import Noise
 from ibot_cli.train.bench.operations import count_operations
@@ -50,6 +51,8 @@ def prepare_bench(request: Request, batch_size: int | None = None) -> Bench:
         UsageError: Flags do not go together.
         DataError: The images cannot be used.
     """
+    if request.workers is not None and not request.data:
+        raise UsageError("--workers is for the loader, and without DATA nothing is loaded.", "Name DATA or leave it out.")
     request = replace(request, preset=preset_of(request))
     name = request.base() if request.config is None else str(request.config)
     given = () if batch_size is None else (f"train.batch_size={batch_size}",)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ibot_cli.config.load import flatten
-from ibot_cli.errors import DataError
+from ibot_cli.errors import DataError, UsageError
 from ibot_cli.train.bench import setup
 from ibot_cli.train.bench.setup import prepare_bench
 from ibot_cli.train.launch import prepare
@@ -25,6 +25,11 @@ def test_without_data_the_views_are_noise_of_the_recipes_size() -> None:
     assert levels.shape == (16, 16, 5) and levels.dtype == "uint16"
     assert (levels == bench.source.levels(3)).all() and (levels != bench.source.levels(4)).any()
     assert len(bench.plan.config.data.mean) == 5  # measured, as a run would
+
+
+def test_workers_without_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="--workers is for the loader, and without DATA nothing is loaded"):
+        prepare_bench(Request(sets=runs.SMALL, workers=2))
 
 
 def test_a_batch_that_was_asked_for_stands() -> None:
