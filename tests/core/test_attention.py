@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ibot_cli.core import attention
 from ibot_cli.core.attention import attend_qkv
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -29,7 +30,11 @@ def error(ours: Tensor | None, theirs: Tensor | None) -> float:
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", ["plain", "bias", "windows"])
-def test_values_and_gradients(kind: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("device", ["cpu", "others"])
+def test_values_and_gradients(device: str, kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other devices than a CPU train with torch's kernel, whatever the type and the bias."""
+    if device == "others":
+        monkeypatch.setattr(attention, "_written_out", attention._by_kernel)
     shape = (2, 3, 7) if kind == "windows" else (2, 7)
     exact = numbers(*shape, 3, 2, 8).to(dtype).double().requires_grad_()
     bias = numbers(*shape[1:-1], 2, 7, 7).to(dtype).double().requires_grad_() if kind != "plain" else None

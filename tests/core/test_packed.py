@@ -14,10 +14,10 @@ from tests.core import tiny
 NONE = torch.empty(0, dtype=torch.int64)
 
 
-def vit(dtype: torch.dtype, registers: int = 0) -> ViT:
+def vit(dtype: torch.dtype, registers: int = 0, layer_scale: float = 0.0) -> ViT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = tiny.vit(depth=3, registers=registers)
+        backbone = tiny.vit(depth=3, registers=registers, layer_scale=layer_scale)
     tiny.scatter(backbone, 0)
     return backbone.to(dtype)
 
@@ -47,12 +47,17 @@ def gradients(backbone: ViT, outputs: list[Tensor]) -> list[Tensor]:
     ids=["train", "some", "all"],
 )
 @pytest.mark.parametrize("drop", [False, True], ids=["whole", "drop path"])
-@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize(("registers", "layer_scale"), [(0, 0.0), (2, 0.0), (2, 0.3)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
 def test_one_pass_equals_one_for_each_size(
-    wanted: tuple[Tensor | None, Tensor | None], drop: bool, registers: int, dtype: torch.dtype, tolerance: float
+    wanted: tuple[Tensor | None, Tensor | None],
+    drop: bool,
+    registers: int,
+    layer_scale: float,
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> None:
-    backbone, inputs = vit(dtype, registers), crops(dtype, drop=drop, wanted=wanted)
+    backbone, inputs = vit(dtype, registers, layer_scale), crops(dtype, drop=drop, wanted=wanted)
     apart, packed = [backbone(*c) for c in inputs], backbone.packed(inputs)
     for ours, theirs in zip(packed, apart, strict=True):
         torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_iter
 
 from ibot_cli.core.backbone import drop_path_factors
 from ibot_cli.core.batch import Batch
+from ibot_cli.core.drop_path import SubBatches
 from ibot_cli.core.optim import build_optimizer
 from ibot_cli.core.scale import LossScale
 from ibot_cli.data.finetune_loader import LabelledBatch
@@ -90,14 +91,18 @@ DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEPS: dict[str, dict[str, Any]] = {
     "frozen prototypes": {"freeze_prototypes": True},
     "frozen backbone": {"freeze_backbone": True},
+    "checkpointing": {"checkpointing": True},
 }
 
 
-def pretraining(method: str, precision: str, *, scaler: bool = False, **now: Any) -> Work:
+def pretraining(method: str, precision: str, *, scaler: bool = False, checkpointing: bool = False, **now: Any) -> Work:
     """One update of two micro-batches with dropped paths, and what the loop does with its report."""
 
     def ready(device: torch.device) -> Callable[[], object]:
         objective = tiny.objective(**METHODS[method]).to(device)
+        backbone = objective.student.backbone
+        backbone.checkpointing = checkpointing
+        backbone.together = backbone.packed  # type: ignore[method-assign, assignment]  # as on a GPU
         optimizer = build_optimizer(objective.student, betas=(0.9, 0.999), eps=1e-8)
         factors = drop_path_factors(0.3, 2, 4, 3, torch.Generator().manual_seed(0))
         batches: list[Batch] = [tiny.batch(seed=seed, drop_path=factors).padded(60).to(device) for seed in range(2)]
@@ -134,9 +139,10 @@ def finetuning(precision: str) -> Work:
         factors = drop_path_factors(0.5, 2, 1, 6, torch.Generator().manual_seed(3))
         assert factors is not None
         drop = factors[:, :, 0].to(device)
+        sub_batches = SubBatches.of(factors[:, :, 0], device)
         made = labelled_batch()
         data = LabelledBatch(made.images.to(device), made.targets.to(device))
-        return lambda: finetune_step(network, optimizer, [(data, drop), (data, None)], 0.01, settings)
+        return lambda: finetune_step(network, optimizer, [(data, drop), (data, sub_batches)], 0.01, settings)
 
     return ready
 
