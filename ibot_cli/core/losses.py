@@ -211,7 +211,7 @@ def _sweep(
         del teacher, logits
         gradient = (gradient if gain == 1 else gradient * gain)[:, : len(shared)].to(scores.rows.dtype)
         if row_grad is not None:
-            row_grad[:, rows] = (gradient @ scores.weight) * shared
+            row_grad[:, rows] = (gradient.flatten(0, 1) @ scores.weight).view_as(student[:, rows]) * shared
         if weight_grad is not None:
             # Rows may all agree, and an entry of the gradient is at most as large as there are views of the teacher.
             sum_of_rows = gain * len(lesson.scores.rows) * gradient.shape[:2].numel()

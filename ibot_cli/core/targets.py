@@ -69,7 +69,8 @@ class Scores:
     def part(self, rows: slice) -> Tensor:
         """The scores of some rows, `[V, part, K]`; 0 for rows beyond the end."""
         with torch.autocast(self.rows.device.type, enabled=False):
-            return padded(self.rows, rows, -2) @ self.weight.t()
+            picked = padded(self.rows, rows, -2)
+            return (picked.flatten(0, 1) @ self.weight.t()).unflatten(0, picked.shape[:2])
 
 
 class Taught(NamedTuple):

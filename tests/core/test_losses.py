@@ -197,19 +197,20 @@ def test_float16_holds_the_gradient_of_rows_that_all_agree(same: bool) -> None:
     assert (rounded - exact).norm() < 0.004 * exact.norm()
 
 
-def test_no_table_of_all_rows_is_made() -> None:
+@pytest.mark.parametrize(("views", "rows"), [((1, 1), 4096), ((2, 6), 1024)])
+def test_no_table_of_all_rows_is_made(views: tuple[int, int], rows: int) -> None:
     """Bytes at the peak of both passes: gradients and copies of rows and prototypes, and a few tables of a chunk."""
-    rows, prototypes = 4096, 2048
+    prototypes, all_rows = 2048, views[1] * rows
     with FakeTensorMode(), AllocationMeter() as meter:
-        student, teacher = torch.empty(1, rows, SIZE, requires_grad=True), torch.empty(1, rows, SIZE)
+        student, teacher = torch.empty(views[1], rows, SIZE, requires_grad=True), torch.empty(views[0], rows, SIZE)
         weight = torch.empty(prototypes, SIZE, requires_grad=True)
         scores = Scores.of(teacher, torch.empty(prototypes, SIZE), TEACHER_TEMP)
         offset = sinkhorn_offset(scores, torch.ones(rows))
-        lesson = Lesson(scores=scores, offset=offset, weights=torch.ones(rows), same=True)
+        lesson = Lesson(scores=scores, offset=offset, weights=torch.ones(rows), same=views == (1, 1))
         match(student, weight, lesson, TEMP).loss.backward()
-    chunk = next(targets.chunks(rows, 1, prototypes, torch.device("cpu"))).stop * prototypes
-    assert chunk <= rows * prototypes / 4
-    assert 4 * chunk < meter.peak < 4 * (5 * chunk + 20 * SIZE * (rows + prototypes))
+    chunk = views[1] * next(targets.chunks(rows, views[1], prototypes, torch.device("cpu"))).stop * prototypes
+    assert chunk <= all_rows * prototypes / 4
+    assert 4 * chunk < meter.peak < 4 * (5 * chunk + 20 * SIZE * (all_rows + prototypes))
 
 
 def test_gradients_are_used_once() -> None:
