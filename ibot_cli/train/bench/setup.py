@@ -52,7 +52,9 @@ def prepare_bench(request: Request, batch_size: int | None = None) -> Bench:
         DataError: The images cannot be used.
     """
     if request.workers is not None and not request.data:
-        raise UsageError("--workers is for the loader, and without DATA nothing is loaded.", "Name DATA or leave it out.")
+        raise UsageError(
+            "--workers is for the loader, and without DATA nothing is loaded.", "Name DATA, or leave it out."
+        )
     request = replace(request, preset=preset_of(request))
     name = request.base() if request.config is None else str(request.config)
     given = () if batch_size is None else (f"train.batch_size={batch_size}",)
