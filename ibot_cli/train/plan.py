@@ -11,6 +11,7 @@ import torch
 from ibot_cli import distributed
 from ibot_cli.config.load import Resolved
 from ibot_cli.config.schema import Config, RuntimeConfig
+from ibot_cli.core import swin
 from ibot_cli.core.arithmetic import AUTOCAST
 from ibot_cli.data.cores import LoadPlan, choose_workers, free_cores
 from ibot_cli.data.digits import DigitsSource
@@ -167,7 +168,8 @@ def decide_cores(runtime: RuntimeConfig, share: Callable[[], LoadPlan], made: di
 
 def _decide_runtime(config: Config, source: Source, device: torch.device, made: dict[str, Choice]) -> Config:
     """Device, precision, threads, workers, the decoder and the images' statistics."""
-    runtime = decide_arithmetic(config.runtime, device, made)
+    steep = config.model.arch in swin.SIZES and config.objective.patch != "none"
+    runtime = decide_arithmetic(config.runtime, device, made, steep=steep)
     runtime = decide_cores(runtime, lambda: _share_cores(replace(config, runtime=runtime), source, device), made)
     mean, std = normalisation(config.data.channels, config.data.mean, config.data.std)
     decoder = config.data.decoder or usual_decoder()

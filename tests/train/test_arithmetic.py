@@ -39,6 +39,13 @@ def test_auto_on_a_gpu(capability: None, expected: str, reason: str) -> None:
     assert precision == expected and made["runtime.precision"] == (expected, reason)
 
 
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16")], indirect=["capability"])
+def test_gradients_that_float16_cannot_hold_get_more_range(capability: None, expected: str) -> None:
+    made: dict[str, Choice] = {}
+    assert decide_arithmetic(RuntimeConfig(), GPU, made, steep=True).precision == expected
+    assert expected != "fp32" or "first gradients of a masked Swin exceed float16" in made["runtime.precision"][1]
+
+
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
 def test_auto_on_a_cpu_is_never_fp16(monkeypatch: pytest.MonkeyPatch, native: bool, expected: str) -> None:
     monkeypatch.setattr("ibot_cli.train.arithmetic.has_native_bf16", lambda device: native)
