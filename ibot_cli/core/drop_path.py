@@ -66,7 +66,9 @@ def placed(factors: Tensor | None, rate: float, device: torch.device, *, whole: 
     """
     if factors is None:
         return None
-    return factors.to(device) if whole or rate < SMALLEST_RATE else SubBatches.of(factors, device)
+    if whole or rate < SMALLEST_RATE:
+        return factors.to(device, non_blocking=True)
+    return SubBatches.of(factors, device)
 
 
 def plain_factors(drop_path: DropPath | None) -> Tensor | None:

@@ -177,7 +177,7 @@ class Objective(nn.Module):
     def _matched(
         self, taught: dict[str, Taught], student: dict[str, Tensor], now: Now
     ) -> dict[str, tuple[Matched, SlotStats]]:
-        """Loss and sums by slot; the prototypes of one slot are let go before those of the next are made."""
+        """Loss and sums by slot."""
         temps = {"cls": now.teacher_temp, "patch": now.teacher_patch_temp}
         centers = {"cls": self.center, "patch": self.patch_center}
         with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ibot_cli.core.backbone import Crops, build_backbone, drop_path_factors
 from ibot_cli.core.drop_path import SMALLEST_RATE, Branch, SubBatches, add_branch, placed, plain_factors
@@ -115,6 +116,26 @@ def test_sub_batches_from_the_rate_where_they_pay() -> None:
         assert plain is not None and plain_factors(plain) is plain and torch.equal(plain, factors)
     there = placed(factors, 0.9, torch.device("meta"))
     assert isinstance(there, SubBatches) and there.branches[3][1].images.device.type == "meta"
+
+
+class Copies(TorchDispatchMode):
+    """Notes of each copy to another device whether the host goes on meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.non_blocking: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device") is not None:
+            self.non_blocking.append(kwargs.get("non_blocking", False))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_host_does_not_wait_for_the_copies(whole: bool) -> None:
+    with Copies() as copies:
+        placed(draw(), 0.9, torch.device("meta"), whole=whole)
+    assert copies.non_blocking == [True] * (1 if whole else 3)
 
 
 def test_checkpointed_blocks_give_the_same_bits() -> None:
