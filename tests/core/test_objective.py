@@ -140,6 +140,23 @@ def test_losses_change_nothing(balance: str) -> None:
     assert tiny.same(tiny.snapshot(objective), before)
 
 
+@pytest.mark.parametrize("balance", ["center", "sinkhorn"])
+def test_padded_patches_count_nowhere(balance: str) -> None:
+    objective, batch = tiny.objective(balance=balance), tiny.batch()
+    plain, padded = (objective.losses(b, tiny.now()) for b in (batch, batch.padded(len(batch.mask_index) + 20)))
+    for name, term in plain.terms.items():
+        close(padded.terms[name], term)
+    for ours, theirs in zip(vars(padded.stats["patch"]).values(), vars(plain.stats["patch"]).values(), strict=True):
+        close(ours, theirs)
+
+
+def test_frozen_prototypes_cost_no_gradient() -> None:
+    objective = tiny.objective(separate=7)
+    sum(objective.losses(tiny.batch(), tiny.now(freeze_prototypes=True)).terms.values()).backward()
+    frozen = {name for name, value in objective.student.named_parameters() if value.grad is None}
+    assert frozen == {f"head.{layer}.weight_{part}" for layer in ("last_layer", "last_layer2") for part in "gv"}
+
+
 def test_nothing_masked_trains_the_class_token_only() -> None:
     objective, batch = tiny.objective(), tiny.batch()
     empty = Batch.make(batch.global_views, batch.local_views, torch.zeros_like(batch.mask))
