@@ -6,7 +6,7 @@ Shapes: B images, b those of them that a branch is computed for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,5 +78,21 @@ def plain_factors(drop_path: DropPath | None) -> Tensor | None:
 
 def add_branch(x: Tensor, branch: Tensor, kept: Branch) -> Tensor:
     """`x` of `[B, ...]` with a branch `[b, ...]` of some images added."""
-    scaled = branch * kept.factors.reshape(-1, *[1] * (x.ndim - 1))
-    return x.index_add(0, kept.images, scaled.to(x.dtype))
+    added: Tensor = _AddBranch.apply(x, branch, kept.images, kept.factors)
+    return added
+
+
+class _AddBranch(torch.autograd.Function):
+    """`index_add` that does not keep what it adds."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, images: Tensor, factors: Tensor) -> Tensor:
+        factors = factors.reshape(-1, *[1] * (x.ndim - 1))
+        ctx.save_for_backward(images, factors)
+        ctx.dtype = branch.dtype
+        return x.index_add(0, images, (branch * factors).to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        images, factors = ctx.saved_tensors
+        return grads[0], (grads[0].index_select(0, images) * factors).to(ctx.dtype), None, None

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ibot_cli.core.backbone import Crops, build_backbone, drop_path_factors
 from ibot_cli.core.drop_path import SMALLEST_RATE, Branch, SubBatches, add_branch, placed, plain_factors
 from ibot_cli.core.vit import ViT
+from ibot_cli.train.memory import AllocationMeter
 from tests.core import tiny
 
 CPU = torch.device("cpu")
@@ -166,3 +167,17 @@ def test_adding_a_branch() -> None:
     x, branch = torch.ones(3, 2, dtype=torch.float64), torch.tensor([[1.0, 2.0], [3.0, 4.0]]).bfloat16()
     added = add_branch(x, branch, Branch(torch.tensor([0, 2]), torch.tensor([2.0, 0.5])))
     assert added.dtype == torch.float64 and added.tolist() == [[3, 5], [1, 1], [2.5, 3]]
+
+
+def test_less_is_kept_for_the_backward_pass() -> None:
+    """In proportion to what is computed: the sum that a branch is added to keeps nothing of it."""
+    backbone, factors = backbone_of(), draw()
+    peaks = []
+    for drop in (torch.ones_like(factors), factors, SubBatches.of(factors, CPU)):
+        with AllocationMeter() as meter:
+            tokens = backbone(images(), None, drop)
+            peaks.append(meter.live)
+        del tokens
+    whole, plain, ours = peaks
+    share = (factors > 0).float().mean().item()
+    assert plain == whole and ours < (share + 0.12) * whole
