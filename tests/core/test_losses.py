@@ -157,6 +157,16 @@ def test_perfect_student_reaches_the_entropy_of_the_target() -> None:
     assert slot.student.grad is not None and slot.student.grad.abs().max() < 1e-5
 
 
+def test_float16_holds_the_gradient_of_prototypes_that_are_rarely_chosen() -> None:
+    """Of 65,536 prototypes most have probabilities that float16 alone would hold with few digits."""
+    slot, weights = Slot((1, 1), 8, prototypes=65_536), torch.full((8,), 1 / 8)
+    slot.weight = (0.1 * slot.weight.detach()).requires_grad_()
+    (exact,) = torch.autograd.grad(slot.match(weights, same=True).loss, slot.weight)
+    with torch.autocast("cpu", dtype=torch.float16):
+        (rounded,) = torch.autograd.grad(slot.match(weights, same=True).loss, slot.weight)
+    assert ((rounded - exact).norm(dim=1) / exact.norm(dim=1)).median() < 1e-3
+
+
 def test_detached_prototypes_and_rows_cost_no_gradient() -> None:
     slot, weights = Slot((1, 1), 4), torch.full((4,), 0.25)
     both = torch.autograd.grad(slot.match(weights, same=True).loss, [slot.student, slot.weight])
