@@ -70,7 +70,8 @@ class Scores:
         """The scores of some rows, `[V, part, K]`; 0 for rows beyond the end."""
         with torch.autocast(self.rows.device.type, enabled=False):
             picked = padded(self.rows, rows, -2)
-            return (picked.flatten(0, 1) @ self.weight.t()).unflatten(0, picked.shape[:2])
+            scores: Tensor = picked.flatten(0, 1) @ self.weight.t()
+            return scores.view(*picked.shape[:2], -1)
 
 
 class Taught(NamedTuple):
