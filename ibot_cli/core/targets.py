@@ -71,7 +71,7 @@ class Scores:
         with torch.autocast(self.rows.device.type, enabled=False):
             picked = padded(self.rows, rows, -2)
             scores: Tensor = picked.flatten(0, 1) @ self.weight.t()
-            return scores.view(*picked.shape[:2], -1)
+            return scores.view(*picked.shape[:2], len(self.weight))
 
 
 class Taught(NamedTuple):
