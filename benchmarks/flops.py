@@ -13,7 +13,8 @@ K prototypes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from ibot_cli.train.bench.operations import Product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +37,6 @@ class Workload:
     def tokens(self, size: int) -> int:
         """1 + N of one crop."""
         return 1 + (size // self.patch_size) ** 2
-
-
-class Product(NamedTuple):
-    """A matrix product `[rows, inner] @ [inner, columns]`."""
-
-    rows: int
-    inner: int
-    columns: int
-
-    @property
-    def flops(self) -> int:
-        """2 x multiply-adds."""
-        return 2 * self.rows * self.inner * self.columns
 
 
 def backbone_flops(work: Workload, crops: int, size: int, wanted: float | None = None) -> float:

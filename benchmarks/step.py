@@ -16,7 +16,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from ibot_cli.core.heads import Head
 from ibot_cli.core.masking import MaskSampler
 from ibot_cli.core.objective import Network, Now, Objective
 from ibot_cli.core.optim import build_optimizer
+from ibot_cli.train.bench.peak import gemm_rate, seconds_of
 from ibot_cli.train.machine import has_native_bf16
 from ibot_cli.train.step import StepSettings, train_step
 
@@ -109,38 +109,6 @@ def sides(device: torch.device) -> dict[str, Callable[[], Step]]:
     return found
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, all device work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def gemm_rate(work: Workload, dtype: torch.dtype, device: torch.device, seconds: float = 0.03) -> float:
-    """Operations per second of the fastest of the step's own products, each laid out as a linear layer has it.
-
-    Every product runs for at least `seconds` without pause, as it would inside a step: a single call can catch a
-    moment of higher clock.
-    """
-    best = 0.0
-    for product in step_products(work):
-        left = torch.randn(product.rows, product.inner, dtype=dtype, device=device)
-        right = torch.randn(product.columns, product.inner, dtype=dtype, device=device).t()
-        repeat(left, right, 1)
-        calls = math.ceil(seconds / seconds_of(partial(repeat, left, right, 1), device))
-        best = max(best, calls * product.flops / seconds_of(partial(repeat, left, right, calls), device))
-    return best
-
-
-def repeat(left: torch.Tensor, right: torch.Tensor, calls: int) -> None:
-    for _ in range(calls):
-        left @ right
-
-
 def take_turns(images: int, rounds: int, device: torch.device, say: Callable[[str], None]) -> dict[str, list[float]]:
     """Seconds per step of each side, operations, and the products' rates, round by round."""
     steps = {name: make() for name, make in sides(device).items()}
@@ -152,7 +120,9 @@ def take_turns(images: int, rounds: int, device: torch.device, say: Callable[[st
         batch = make_batch(images, index, device)
         work = Workload(images=images, masked=len(batch.mask_index))
         values = {name: seconds_of(partial(step, batch), device) for name, step in steps.items()}
-        values |= {f"peak_{name}": gemm_rate(work, dtype, device) for name, dtype in dtypes.items()}
+        values |= {
+            f"peak_{name}": gemm_rate(step_products(work), dtype, device, rounds=1) for name, dtype in dtypes.items()
+        }
         values |= {"flops": step_flops(work), "baseline_flops": baseline_flops(work)}
         for name, value in values.items():
             log.setdefault(name, []).append(value)

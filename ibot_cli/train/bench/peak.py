@@ -15,7 +15,13 @@ SECONDS = 0.03
 ROUNDS = 3  # a neighbour's moment of work should not hide the best rate
 
 
-def gemm_rate(products: Sequence[Product], dtype: torch.dtype, device: torch.device, seconds: float = SECONDS) -> float:
+def gemm_rate(
+    products: Sequence[Product],
+    dtype: torch.dtype,
+    device: torch.device,
+    seconds: float = SECONDS,
+    rounds: int = ROUNDS,
+) -> float:
     """Operations per second of the fastest of some products, each laid out as a linear layer has it.
 
     Args:
@@ -23,8 +29,9 @@ def gemm_rate(products: Sequence[Product], dtype: torch.dtype, device: torch.dev
         dtype: Of their entries.
         device: Where they are computed.
         seconds: Each runs at least so long without pause: a single call can catch a moment of higher clock.
+        rounds: How often each is tried.
     """
-    return max(_rate(product, dtype, device, seconds) for _ in range(ROUNDS) for product in products)
+    return max(_rate(product, dtype, device, seconds) for _ in range(rounds) for product in products)
 
 
 def _rate(product: Product, dtype: torch.dtype, device: torch.device, seconds: float) -> float:
@@ -33,8 +40,8 @@ def _rate(product: Product, dtype: torch.dtype, device: torch.device, seconds: f
     left = torch.randn(product.rows, product.inner, dtype=dtype, device=device, generator=generator)
     right = torch.randn(product.columns, product.inner, dtype=dtype, device=device, generator=generator).t()
     _repeat(left, right, 1)
-    calls = max(1, math.ceil(seconds / max(_seconds(lambda: _repeat(left, right, 1), device), 1e-6)))
-    return calls * product.flops / _seconds(lambda: _repeat(left, right, calls), device)
+    calls = max(1, math.ceil(seconds / max(seconds_of(lambda: _repeat(left, right, 1), device), 1e-6)))
+    return calls * product.flops / seconds_of(lambda: _repeat(left, right, calls), device)
 
 
 def _repeat(left: Tensor, right: Tensor, calls: int) -> None:
@@ -42,7 +49,7 @@ def _repeat(left: Tensor, right: Tensor, calls: int) -> None:
         left @ right
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Wall time of a call, all work of the device included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

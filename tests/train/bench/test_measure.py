@@ -129,7 +129,7 @@ def test_the_figures_follow_from_the_times(synthetic: Bench, capsys: pytest.Capt
 def test_the_peak_is_the_rate_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     from ibot_cli.train.bench import peak
 
-    monkeypatch.setattr(peak, "_seconds", lambda work, device: (work(), 0.5)[1])
+    monkeypatch.setattr(peak, "seconds_of", lambda work, device: (work(), 0.5)[1])
     products = [Product(2, 3, 4), Product(8, 4, 2)]
     # one call takes half a second, so that two fill a second
     assert gemm_rate(products, torch.bfloat16, torch.device("cpu"), seconds=1.0) == 2 * (2 * 8 * 4 * 2) / 0.5
